@@ -1,0 +1,111 @@
+"""What the object store and the watcher speak of: objects, and the triggers that enter the log.
+
+All times are integer milliseconds since the epoch. Keys are text exactly as the store has them, never URL-escaped.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from penstock.identity import object_identity, payload_identity
+
+
+class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one object, as HEAD and listings tell it."""
+
+    bucket: str
+    key: str
+    etag: str
+    size: int
+    #: Modification time at the precision of the store's listing; part of the identity of unversioned objects.
+    modified_ms: int
+    #: When the object appeared under this name, by the store's clock. Differs from `modified_ms` where a move or copy
+    #: keeps old modification times (a directory); never part of the identity.
+    arrived_ms: int
+    version_id: str | None = None
+    #: User metadata. Empty in listings where the store does not return it; HEAD always has it.
+    metadata: dict[str, str] = {}
+
+    @property
+    def identity(self) -> str:
+        return object_identity(
+            self.bucket, self.key, version_id=self.version_id, etag=self.etag, modified_ms=self.modified_ms
+        )
+
+
+class Origin(enum.StrEnum):
+    """How a trigger came to be known."""
+
+    PUSH = "push"
+    LISTING = "listing"
+    API = "api"
+    REPLAY = "replay"
+
+
+class BucketEvent(msgspec.Struct, frozen=True, kw_only=True, tag="object"):
+    """One object version appeared in a bucket: what the watcher appends, once per version."""
+
+    bucket: str
+    key: str
+    etag: str
+    size: int
+    time_ms: int
+    arrived_ms: int
+    version_id: str | None = None
+    origin: Origin = Origin.PUSH
+    #: How many functions the data has passed through. None = unknown (found by a listing): read it from metadata.
+    hops: int | None = None
+
+    @property
+    def identity(self) -> str:
+        return object_identity(
+            self.bucket, self.key, version_id=self.version_id, etag=self.etag, modified_ms=self.time_ms
+        )
+
+    @classmethod
+    def of(cls, info: ObjectInfo, origin: Origin, hops: int | None = None) -> BucketEvent:
+        return cls(
+            bucket=info.bucket,
+            key=info.key,
+            etag=info.etag,
+            size=info.size,
+            time_ms=info.modified_ms,
+            arrived_ms=info.arrived_ms,
+            version_id=info.version_id,
+            origin=origin,
+            hops=hops,
+        )
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True, tag="payload"):
+    """A body posted to one function by a user. Bodies above the inline limit are a reference to the store."""
+
+    function: str
+    function_uid: str
+    #: Unique per accepted request; the whole identity of the submission.
+    id: str
+    time_ms: int
+    body: bytes = b""
+    #: Object key in the platform's own bucket that holds the body instead, or None.
+    body_key: str | None = None
+    content_type: str = ""
+    size: int = 0
+
+    @property
+    def identity(self) -> str:
+        return payload_identity(self.function_uid, self.id)
+
+
+#: What the events topic carries.
+Trigger = BucketEvent | Submission
+
+#: Metadata keys written on every published output (lineage), read back by the watcher and the input stage.
+META_INVOCATION = "penstock-invocation"
+META_INPUT = "penstock-input"
+META_HOPS = "penstock-hops"
+META_CHECKSUM = "penstock-sha256"
+
+#: The platform's own bucket: payloads, logs, results. Never routed, never a function's input or output.
+SYSTEM_BUCKET = "penstock-system"

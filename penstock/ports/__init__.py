@@ -1,0 +1,32 @@
+"""One protocol per boundary. Each has an embedded and a production adapter and one contract suite over both.
+
+The contract stands in the docstrings here; `tests/contracts/` checks it against every adapter, and a test fails when an
+adapter is in no suite.
+"""
+
+from penstock.ports.event_log import EventLog, LogEntry, Positions, StoredEntry
+from penstock.ports.ledger import Ledger, QueueStats, RecordPage, RecordQuery
+from penstock.ports.object_store import ObjectStore, StoreCapabilities
+from penstock.ports.registry import ChangeKind, FunctionChange, Registry
+from penstock.ports.runner import Room, Runner
+from penstock.ports.source import Gap, Source
+
+__all__ = [
+    "ChangeKind",
+    "EventLog",
+    "FunctionChange",
+    "Gap",
+    "Ledger",
+    "LogEntry",
+    "ObjectStore",
+    "Positions",
+    "QueueStats",
+    "RecordPage",
+    "RecordQuery",
+    "Registry",
+    "Room",
+    "Runner",
+    "Source",
+    "StoreCapabilities",
+    "StoredEntry",
+]

@@ -1,0 +1,35 @@
+"""The source port of the watcher: where news of objects comes from. Contract: `tests/contracts/source.py`.
+
+A source may lose events, repeat them and reorder them; it must say when it knows that it lost some (`Gap`), so that the
+reconciler lists at once. It yields nothing for objects that are still being written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from typing import Protocol
+
+import msgspec
+
+from penstock.model import BucketEvent
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Events may be missing. Empty bucket = anywhere."""
+
+    bucket: str = ""
+    why: str = ""
+
+
+class Source(Protocol):
+    def events(self) -> AsyncIterator[list[BucketEvent] | Gap]:
+        """Batches of events as they come. Ends when the source is closed."""
+        ...
+
+    async def watch_buckets(self, buckets: Collection[str]) -> None:
+        """From now on news of exactly these buckets is wanted. Returns when they are watched: an object that appears
+        after that is yielded (or covered by a Gap). A bucket newly watched should be listed by the caller once.
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,21 @@
+"""What every test gets: a leaked task fails the test that leaked it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+async def no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Fail a test that leaves asyncio tasks behind: they would bite a later test instead."""
+    before = asyncio.all_tasks()
+    yield
+    leaked = {task for task in asyncio.all_tasks() - before if not task.done()}
+    for task in leaked:
+        task.cancel()
+    if leaked:
+        names = ", ".join(sorted(task.get_name() for task in leaked))
+        pytest.fail(f"tasks left running: {names}")
