@@ -92,6 +92,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, tag="payload"):
     body_key: str | None = None
     content_type: str = ""
     size: int = 0
+    #: Somebody waits for the answer: the runner leaves it in the platform's bucket at `answer_key`.
+    answer: bool = False
 
     @property
     def identity(self) -> str:
@@ -106,6 +108,16 @@ META_INVOCATION = "penstock-invocation"
 META_INPUT = "penstock-input"
 META_HOPS = "penstock-hops"
 META_CHECKSUM = "penstock-sha256"
+
+def answer_key(invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the answer of a synchronous submission lies once its item has ended."""
+    return f"answers/{invocation}/{attempt}"
+
+
+def log_key(invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the output of one attempt is archived."""
+    return f"logs/{invocation}/{attempt}.log"
+
 
 #: The platform's own bucket: payloads, logs, results. Never routed, never a function's input or output.
 SYSTEM_BUCKET = "penstock-system"

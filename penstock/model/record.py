@@ -114,7 +114,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     time_ms: int
     function: str = ""
     function_uid: str = ""
+    #: An invocation, or with RETRY_DEAD and DROP_DEAD a dead letter.
     invocation: str = ""
+    #: REPLAY and BACKFILL: only objects whose "bucket/key" starts with this.
     key_prefix: str = ""
     since_ms: int = 0
     force: bool = False

@@ -1,0 +1,150 @@
+"""Admission: whose item starts next. Pure: a state machine over numbers, `now` is an argument.
+
+Among functions that have something due and may start it, the highest priority goes first; among equals, the one that
+has used the least, where use is slot-seconds divided by weight. A start is charged with the function's average item
+time and corrected when the item ends, so an hour-long item counts for what it took. A function that was idle begins at
+the level of those that are busy: nobody saves up credit. This is start-time fair queueing with time as the cost, and
+it is what keeps a function with a million files from delaying another with ten.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dispatcher.batching import Pace
+from penstock.model import Function
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Why a function starts nothing now, and when that may change by itself (ms; None = by an event)."""
+
+    why: str
+    until_ms: int | None = None
+
+
+class Lane(msgspec.Struct):
+    """What admission knows of one function."""
+
+    function: Function
+    pace: Pace = msgspec.field(default_factory=Pace)
+    #: Slot-seconds used over weight, since it became busy, on the common scale.
+    usage: float = 0.0
+    active: bool = False
+    running: int = 0
+    #: Starts allowed by `rate` right now, and when that was computed.
+    tokens: float = 1.0
+    tokens_ms: int = 0
+    #: Parked by the runner (quota) until this moment.
+    parked_until_ms: int = 0
+    parked_why: str = ""
+
+
+class Running(msgspec.Struct, frozen=True):
+    uid: str
+    charged_s: float
+
+
+class Admission:
+    def __init__(self) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self._running: dict[str, Running] = {}
+        #: The usage of the lane that started last: where newcomers join.
+        self._level = 0.0
+
+    def put(self, function: Function) -> Lane:
+        """Add a function, or take its new definition."""
+        lane = self.lanes.get(function.uid)
+        if lane is None:
+            lane = self.lanes[function.uid] = Lane(function, tokens=_burst(function))
+        else:
+            lane.function = function
+            lane.tokens = min(lane.tokens, _burst(function))
+        return lane
+
+    def drop(self, uid: str) -> None:
+        self.lanes.pop(uid, None)
+
+    def busy(self, uid: str) -> None:
+        """The function has something waiting (again): it joins at the common level if it was idle."""
+        lane = self.lanes[uid]
+        if not lane.active:
+            lane.active = True
+            if not lane.running:
+                lane.usage = max(lane.usage, self._level)
+
+    def idle(self, uid: str) -> None:
+        """The function has nothing waiting."""
+        self.lanes[uid].active = False
+
+    def check(self, lane: Lane, now: int) -> Wait | None:
+        """None = the lane may start something now (if it has something due)."""
+        function = lane.function
+        if function.paused:
+            return Wait("the function is paused; resume it to go on")
+        limit = function.limits.concurrency
+        if limit and lane.running >= limit:
+            return Wait(f"its limit of {limit} running at once (concurrency) is reached")
+        if now < lane.parked_until_ms:
+            return Wait(lane.parked_why, lane.parked_until_ms)
+        if function.limits.rate:
+            self._refill(lane, now)
+            if lane.tokens < 1.0:
+                missing_ms = int((1.0 - lane.tokens) / function.limits.rate * 1000) + 1
+                return Wait(
+                    f"its limit of {function.limits.rate:g} starts a second (rate) is reached", now + missing_ms
+                )
+        return None
+
+    def order(self, uids: list[str]) -> list[str]:
+        """The given functions, the one to start next first."""
+        return sorted(uids, key=self._rank)
+
+    def _rank(self, uid: str) -> tuple[int, float, str]:
+        lane = self.lanes[uid]
+        return (-lane.function.limits.priority, lane.usage, uid)
+
+    def started(self, uid: str, job: str, items: int, now: int) -> None:
+        """A Job of so many items takes a slot."""
+        lane = self.lanes[uid]
+        if lane.function.limits.rate:
+            self._refill(lane, now)
+            lane.tokens -= items
+        charge = (lane.pace.item_s or self._typical_s()) * items
+        # Everything starts at least a little use, or a function of immeasurably short items would never yield.
+        charge = max(charge, 1e-4 * items)
+        self._level = max(self._level, lane.usage)
+        lane.usage += charge / lane.function.limits.weight
+        lane.running += 1
+        self._running[job] = Running(uid, charge)
+
+    def ended(self, job: str, took_s: float) -> None:
+        """A Job gave its slot back after so many seconds; unknown jobs are ignored."""
+        running = self._running.pop(job, None)
+        if running is None:
+            return
+        lane = self.lanes.get(running.uid)
+        if lane is None:
+            return
+        lane.running -= 1
+        lane.usage += (took_s - running.charged_s) / lane.function.limits.weight
+
+    def park(self, uid: str, why: str, until_ms: int) -> None:
+        lane = self.lanes.get(uid)
+        if lane is not None:
+            lane.parked_why, lane.parked_until_ms = why, until_ms
+
+    def _typical_s(self) -> float:
+        known = [lane.pace.item_s for lane in self.lanes.values() if lane.pace.samples]
+        return sum(known) / len(known) if known else 1.0
+
+    def _refill(self, lane: Lane, now: int) -> None:
+        rate = lane.function.limits.rate
+        if lane.tokens_ms:
+            earned = max(0, now - lane.tokens_ms) / 1000 * rate
+            lane.tokens = min(_burst(lane.function), lane.tokens + earned)
+        lane.tokens_ms = now
+
+
+def _burst(function: Function) -> float:
+    """Starts that may come at once: one second's worth, at least one."""
+    return max(1.0, function.limits.rate)

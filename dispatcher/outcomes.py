@@ -1,0 +1,151 @@
+"""Outcomes: from what the runner reports to final records, retries and free slots.
+
+A Job is forgotten by the runner only after the final record of every item is durable; until then its results can be
+read again. Reports may repeat and come late: a record that has moved on ignores them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from dispatcher.batching import Pace
+from dispatcher.lifecycle import Step, advance, is_stale, settle
+from dispatcher.metrics import DispatcherMetrics
+from dispatcher.recorder import Recorder
+from dispatcher.scheduler import Running, Scheduler
+from dispatcher.settings import DispatcherSettings
+from penstock.clock import now_ms
+from penstock.model import ErrorClass, ItemResult, JobPhase, JobStatus, Phase, Record
+from penstock.ports import Runner
+
+log = structlog.get_logger("dispatcher.outcomes")
+
+#: A Job that the runner does not know is lost, but not while its submission may still be under way.
+LOST_AFTER_MS = 5000
+
+
+class Outcomes:
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        scheduler: Scheduler,
+        recorder: Recorder,
+        settings: DispatcherSettings,
+        metrics: DispatcherMetrics,
+    ) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._recorder = recorder
+        self._settings = settings
+        self._metrics = metrics
+        self.epoch = 0
+
+    async def run(self) -> None:
+        async for status in self._runner.watch():
+            self.handle(status)
+
+    def handle(self, status: JobStatus) -> None:
+        """Take one report of the runner."""
+        job = self._scheduler.jobs.get(status.name)
+        if job is None:
+            return
+        now = now_ms()
+        changed = [self._settle(job, result, now) for result in status.results if _open(job, result) is not None]
+        if status.current is not None and status.current != job.current:
+            job.current = status.current
+            job.current_ms = status.time_ms or now
+            job.first_start_ms = job.first_start_ms or job.current_ms
+        ended = status.phase in {JobPhase.FINISHED, JobPhase.LOST}
+        if ended:
+            changed += [self._settle(job, result, now) for result in _lost(job, status)]
+            self._scheduler.release(status.name)
+        if changed or ended:
+            future = self._recorder.write(changed)
+            future.add_done_callback(partial(self._durable, job, changed, ended))
+
+    def _settle(self, job: Running, result: ItemResult, now: int) -> Record:
+        lane = self._scheduler.admission.lanes.get(job.plan.function_uid)
+        retries = lane.function.retries if lane is not None else 0
+        record = settle(
+            job.records[result.invocation], result, retries=retries, settings=self._settings, now=now, epoch=self.epoch
+        )
+        job.records[result.invocation] = record
+        if result.started_ms:
+            self._measure(job, result, lane.pace if lane is not None else Pace(), record)
+        return record
+
+    def _measure(self, job: Running, result: ItemResult, pace: Pace, record: Record) -> None:
+        took = max(0, result.finished_ms - result.started_ms) / 1000
+        first = result.invocation == job.plan.items[0].invocation
+        start = max(0, result.started_ms - job.submitted_ms) / 1000 if first and job.submitted_ms else None
+        pace.observe(start_s=start, item_s=took)
+        self._metrics.ran.labels(job.plan.function).observe(took)
+        self._metrics.waited.labels(job.plan.function).observe(max(0, result.started_ms - record.queued_ms) / 1000)
+
+    def _durable(self, job: Running, changed: list[Record], ended: bool, future: asyncio.Future[list[Record]]) -> None:
+        if future.cancelled():
+            return
+        requeued = [record for record in changed if record.phase is Phase.QUEUED]
+        for record in changed:
+            if record.phase.final:
+                self._scheduler.settled(record)
+        self._scheduler.queued(requeued)
+        if ended:
+            self._scheduler.jobs.pop(job.plan.name, None)
+            self._scheduler.spawn(self._runner.forget(job.plan.name), f"forget {job.plan.name}")
+            self._scheduler.kick()
+
+    def note_running(self, now: int) -> None:
+        """Write `running` for items that have run for a while, so that people see them; short ones cost nothing."""
+        threshold = int(self._settings.running_record_after_s * 1000)
+        changed = []
+        for job in self._scheduler.jobs.values():
+            if job.current is None or now - job.current_ms < threshold:
+                continue
+            record = job.records.get(job.plan.items[job.current].invocation)
+            if record is not None and record.phase in {Phase.PLANNED, Phase.SUBMITTED} and record.job == job.plan.name:
+                record = advance(record, Step.START, now=job.current_ms, epoch=self.epoch, started_ms=job.current_ms)
+                job.records[record.id] = record
+                changed.append(record)
+        self._recorder.write(changed)
+
+    async def reconcile(self) -> None:
+        """Compare what should be with what the runner has: reports that were missed, Jobs that vanished."""
+        statuses = {status.name: status for status in await self._runner.jobs()}
+        now = now_ms()
+        for name, job in list(self._scheduler.jobs.items()):
+            if not job.holds_slot:
+                continue
+            status = statuses.get(name)
+            if status is not None:
+                self.handle(status)
+            elif job.submitted_ms and now - job.submitted_ms > LOST_AFTER_MS:
+                log.warning("a Job vanished", action="job_lost", job=name, function=job.plan.function)
+                self.handle(JobStatus(name=name, phase=JobPhase.LOST, message="the Job vanished from the runner"))
+
+
+def _open(job: Running, result: ItemResult) -> Record | None:
+    """The record that a result settles, or None when the result is old news."""
+    record = job.records.get(result.invocation)
+    if record is None or is_stale(record, job.plan.name, result.attempt):
+        return None
+    return record
+
+
+def _lost(job: Running, status: JobStatus) -> list[ItemResult]:
+    """Results for the items that ended without one."""
+    why = status.message or "the Job ended without a result for this item"
+    return [
+        ItemResult(
+            invocation=record.id,
+            attempt=record.attempt,
+            error=ErrorClass.CANCELLED if record.id in job.cancel else ErrorClass.LOST,
+            message=job.cancel.get(record.id, why),
+        )
+        for record in job.records.values()
+        if not is_stale(record, job.plan.name, record.attempt)
+    ]

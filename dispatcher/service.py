@@ -1,0 +1,309 @@
+"""The dispatcher as a service: its loops, their order of start, and what others may ask it.
+
+Order of start: the ledger is brought up to the end of the log, the registry is read, unfinished Jobs are taken over,
+and only then do the loops begin. One active dispatcher exists at a time; its epoch is higher than that of every
+predecessor, so whatever a predecessor still writes loses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+
+from dispatcher.batching import gain, ideal_items
+from dispatcher.commands import Commands
+from dispatcher.functions import Functions, TableChange
+from dispatcher.intake import Intake
+from dispatcher.metrics import DispatcherMetrics
+from dispatcher.outcomes import Outcomes
+from dispatcher.recorder import ChangeFeed, Recorder
+from dispatcher.recovery import recover
+from dispatcher.scheduler import Scheduler
+from dispatcher.settings import DispatcherSettings
+from dispatcher.slots import Slots
+from penstock.clock import now_ms
+from penstock.codec import decode_record
+from penstock.model import TOPIC_EVENTS, TOPIC_RECORDS, Function, Phase
+from penstock.ports import EventLog, Ledger, ObjectStore, Registry, Runner
+from penstock.tasks import Supervisor, every
+
+log = structlog.get_logger("dispatcher.service")
+
+RECONCILE_S = 10.0
+TICK_S = 0.5
+CATCH_UP = 2000
+
+
+class BatchGain(msgspec.Struct, frozen=True, kw_only=True):
+    """What `batch: auto` would give a function that runs one item per Job, by its own measured times."""
+
+    items: int
+    times_faster: float
+    start_s: float
+    item_s: float
+
+
+class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    uid: str
+    paused: bool
+    concurrency: int
+    running: int
+    phases: dict[Phase, int]
+    #: Why its next item has not started, "" = nothing waits.
+    waiting_for: str
+    batch: BatchGain | None
+
+
+class DispatcherStatus(msgspec.Struct, frozen=True, kw_only=True):
+    functions: list[FunctionStatus]
+    cpu_millis_total: int | None
+    cpu_millis_used: int
+    #: Entries of the event log that intake has not taken yet.
+    events_pending: int
+    #: Why nothing can be recorded right now, "" = all is well.
+    trouble: str
+
+
+class Dispatcher:
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        ledger: Ledger,
+        registry: Registry,
+        runner: Runner,
+        store: ObjectStore,
+        settings: DispatcherSettings | None = None,
+        metrics: CollectorRegistry | None = None,
+    ) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._registry = registry
+        self._runner = runner
+        self._store = store
+        self._settings = settings or DispatcherSettings()
+        self._metrics = DispatcherMetrics(metrics or CollectorRegistry())
+        self._functions = Functions(registry)
+        self._recorder = Recorder(log, ledger, self._metrics)
+        self._epoch = 0
+        self._scheduler: Scheduler | None = None
+        self._commands: Commands | None = None
+        self._supervisor = Supervisor()
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """Become active and work until cancelled; raises what stopped a loop."""
+        self._epoch = await self._catch_up() + 1
+        scheduler = Scheduler(
+            ledger=self._ledger,
+            runner=self._runner,
+            recorder=self._recorder,
+            slots=Slots(await self._runner.room()),
+            settings=self._settings,
+            metrics=self._metrics,
+            epoch=lambda: self._epoch,
+        )
+        self._scheduler = scheduler
+        outcomes = Outcomes(
+            runner=self._runner,
+            scheduler=scheduler,
+            recorder=self._recorder,
+            settings=self._settings,
+            metrics=self._metrics,
+        )
+        outcomes.epoch = self._epoch
+        self._commands = commands = self._make_commands(scheduler)
+        intake = self._make_intake(scheduler)
+        supervisor = self._supervisor
+        try:
+            supervisor.start("recorder", self._recorder.run())
+            await self._refresh()
+            await recover(
+                ledger=self._ledger,
+                runner=self._runner,
+                table=self._functions.table,
+                scheduler=scheduler,
+                recorder=self._recorder,
+                outcomes=outcomes,
+                settings=self._settings,
+                epoch=self._epoch,
+            )
+            supervisor.start("outcomes", outcomes.run())
+            supervisor.start("reconcile", self._reconcile(scheduler, outcomes))
+            supervisor.start("scheduler", scheduler.run())
+            supervisor.start("commands", commands.run())
+            supervisor.start("intake", intake.run())
+            supervisor.start("registry", self._follow_registry())
+            supervisor.start("tick", self._tick(scheduler, outcomes))
+            log.info("dispatcher is active", action="active", epoch=self._epoch)
+            if ready is not None:
+                ready.set()
+            await supervisor.run()
+        finally:
+            await scheduler.close()
+            await supervisor.close()
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Start nothing more and wait for what runs; True = everything ended in time."""
+        if self._scheduler is None:
+            return True
+        self._scheduler.draining = True
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._scheduler.wait_idle()
+        except TimeoutError:
+            return False
+        return True
+
+    async def status(self) -> DispatcherStatus:
+        counts = await self._ledger.counts()
+        scheduler, now = self._scheduler, now_ms()
+        functions = [
+            self._function_status(function, counts.get(function.uid, {}), now)
+            for function in self._functions.table.by_uid.values()
+        ]
+        room = scheduler.slots.room.cpu_millis if scheduler is not None else None
+        return DispatcherStatus(
+            functions=functions,
+            cpu_millis_total=room,
+            cpu_millis_used=scheduler.slots.cpu_millis if scheduler is not None else 0,
+            events_pending=await self._events_pending(),
+            trouble=self._recorder.trouble,
+        )
+
+    def changes(self) -> ChangeFeed:
+        """Every record change from this call on; None = some were dropped because the follower was slow."""
+        return self._recorder.changes()
+
+    @property
+    def commands(self) -> Commands:
+        """For dry runs of backfill and replay. Raises RuntimeError before the dispatcher is active."""
+        if self._commands is None:
+            raise RuntimeError("the dispatcher is not active yet")
+        return self._commands
+
+    # ---- parts
+
+    def _make_commands(self, scheduler: Scheduler) -> Commands:
+        return Commands(
+            event_log=self._log,
+            ledger=self._ledger,
+            store=self._store,
+            runner=self._runner,
+            functions=self._functions,
+            scheduler=scheduler,
+            recorder=self._recorder,
+            epoch=lambda: self._epoch,
+            refresh=self._refresh,
+        )
+
+    def _make_intake(self, scheduler: Scheduler) -> Intake:
+        return Intake(
+            event_log=self._log,
+            ledger=self._ledger,
+            functions=self._functions,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            batch=self._settings.intake_batch,
+            epoch=lambda: self._epoch,
+            on_table=self._apply_table,
+            on_queued=scheduler.queued,
+        )
+
+    async def _catch_up(self) -> int:
+        """Bring the ledger to the end of the log; returns a number that grows with the log."""
+        positions = dict(await self._ledger.positions())
+        while entries := await self._log.read(TOPIC_RECORDS, positions, limit=CATCH_UP):
+            for entry in entries:
+                positions[entry.partition] = entry.offset + 1
+            await self._ledger.apply([decode_record(entry.value) for entry in entries], positions)
+        return sum((await self._log.end(TOPIC_RECORDS)).values())
+
+    async def _refresh(self) -> None:
+        change = await self._functions.refresh()
+        if change is not None:
+            await self._apply_table(change)
+
+    async def _apply_table(self, change: TableChange) -> None:
+        scheduler, commands = self._scheduler, self.commands
+        assert scheduler is not None
+        stats = {stat.function_uid for stat in await self._ledger.queue_stats()}
+        for function in (*change.added, *change.changed):
+            scheduler.put(function, waiting=function.uid in stats)
+        for function in change.removed:
+            await commands.cancel_function(function.uid, function.name)
+        if change.first:
+            await self._cancel_orphans(stats)
+        for function in change.added:
+            if function.existing:
+                # Beside intake, not in it: listing a large bucket takes its time.
+                scheduler.spawn(self._fill_back(function, first=change.first), f"fill back {function.name}")
+
+    async def _cancel_orphans(self, queued: set[str]) -> None:
+        """Work of functions that were deleted while nobody was there."""
+        for uid in queued - set(self._functions.table.by_uid):
+            rows = await self._ledger.queue(uid, limit=1)
+            await self.commands.cancel_function(uid, rows[0][1].function if rows else uid)
+
+    async def _fill_back(self, function: Function, *, first: bool) -> None:
+        """`start: existing` is a backfill at deploy. After a restart only a function without any record may lack it."""
+        if first and (await self._ledger.counts(function.uid)).get(function.uid):
+            return
+        touched = await self.commands.backfill(function)
+        log.info("existing objects queued", action="fill_back", function=function.name, queued=touched)
+
+    async def _follow_registry(self) -> None:
+        async for _ in self._registry.watch():
+            await self._refresh()
+
+    async def _reconcile(self, scheduler: Scheduler, outcomes: Outcomes) -> None:
+        async def turn() -> None:
+            await outcomes.reconcile()
+            counts = await self._ledger.counts()
+            for uid, lane in scheduler.admission.lanes.items():
+                waiting = counts.get(uid, {}).get(Phase.QUEUED, 0)
+                self._metrics.queued.labels(lane.function.name).set(waiting)
+
+        await every(RECONCILE_S, turn)
+
+    async def _tick(self, scheduler: Scheduler, outcomes: Outcomes) -> None:
+        async def turn() -> None:
+            if scheduler.jobs:
+                outcomes.note_running(now_ms())
+            self._measure(scheduler)
+
+        await every(TICK_S, turn)
+
+    def _measure(self, scheduler: Scheduler) -> None:
+        for lane in scheduler.admission.lanes.values():
+            self._metrics.running.labels(lane.function.name).set(lane.running)
+
+    async def _events_pending(self) -> int:
+        end = await self._log.end(TOPIC_EVENTS)
+        done = await self._log.committed("penstock.dispatcher", TOPIC_EVENTS)
+        return sum(max(0, offset - done.get(partition, 0)) for partition, offset in end.items())
+
+    def _function_status(self, function: Function, phases: dict[Phase, int], now: int) -> FunctionStatus:
+        scheduler = self._scheduler
+        lane = scheduler.admission.lanes.get(function.uid) if scheduler is not None else None
+        suggestion = None
+        if lane is not None and function.batch.max_items == 1 and gain(lane.pace, self._settings) > 1.2:
+            suggestion = BatchGain(
+                items=ideal_items(lane.pace, self._settings),
+                times_faster=round(gain(lane.pace, self._settings), 1),
+                start_s=round(lane.pace.start_s, 4),
+                item_s=round(lane.pace.item_s, 4),
+            )
+        return FunctionStatus(
+            name=function.name,
+            uid=function.uid,
+            paused=function.paused,
+            concurrency=function.limits.concurrency,
+            running=lane.running if lane is not None else 0,
+            phases=phases,
+            waiting_for=scheduler.why_waiting(function.uid, now) if scheduler is not None else "",
+            batch=suggestion,
+        )
