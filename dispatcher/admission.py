@@ -14,6 +14,11 @@ import msgspec
 from dispatcher.batching import Pace
 from penstock.model import Function
 
+#: What the first items are charged while no function was ever measured: enough to take turns, and a small error.
+UNKNOWN_ITEM_S = 0.05
+#: Every Job costs at least this, or a function whose items take no measurable time would never yield.
+LEAST_S = 0.001
+
 
 class Wait(msgspec.Struct, frozen=True):
     """Why a function starts nothing now, and when that may change by itself (ms; None = by an event)."""
@@ -48,7 +53,7 @@ class Admission:
     def __init__(self) -> None:
         self.lanes: dict[str, Lane] = {}
         self._running: dict[str, Running] = {}
-        #: The usage of the lane that started last: where newcomers join.
+        #: The highest usage of those that became idle: where one joins when nobody is busy.
         self._level = 0.0
 
     def put(self, function: Function) -> Lane:
@@ -67,14 +72,19 @@ class Admission:
     def busy(self, uid: str) -> None:
         """The function has something waiting (again): it joins at the common level if it was idle."""
         lane = self.lanes[uid]
-        if not lane.active:
-            lane.active = True
-            if not lane.running:
-                lane.usage = max(lane.usage, self._level)
+        if lane.active:
+            return
+        lane.active = True
+        if not lane.running:
+            others = (other for other in self.lanes.values() if other is not lane)
+            busy = [other.usage for other in others if other.active or other.running]
+            lane.usage = max(lane.usage, min(busy, default=self._level))
 
     def idle(self, uid: str) -> None:
         """The function has nothing waiting."""
-        self.lanes[uid].active = False
+        lane = self.lanes[uid]
+        lane.active = False
+        self._level = max(self._level, lane.usage)
 
     def check(self, lane: Lane, now: int) -> Wait | None:
         """None = the lane may start something now (if it has something due)."""
@@ -110,9 +120,7 @@ class Admission:
             self._refill(lane, now)
             lane.tokens -= items
         charge = (lane.pace.item_s or self._typical_s()) * items
-        # Everything starts at least a little use, or a function of immeasurably short items would never yield.
-        charge = max(charge, 1e-4 * items)
-        self._level = max(self._level, lane.usage)
+        charge = max(charge, LEAST_S)
         lane.usage += charge / lane.function.limits.weight
         lane.running += 1
         self._running[job] = Running(uid, charge)
@@ -126,7 +134,7 @@ class Admission:
         if lane is None:
             return
         lane.running -= 1
-        lane.usage += (took_s - running.charged_s) / lane.function.limits.weight
+        lane.usage += (max(took_s, LEAST_S) - running.charged_s) / lane.function.limits.weight
 
     def park(self, uid: str, why: str, until_ms: int) -> None:
         lane = self.lanes.get(uid)
@@ -135,7 +143,7 @@ class Admission:
 
     def _typical_s(self) -> float:
         known = [lane.pace.item_s for lane in self.lanes.values() if lane.pace.samples]
-        return sum(known) / len(known) if known else 1.0
+        return sum(known) / len(known) if known else UNKNOWN_ITEM_S
 
     def _refill(self, lane: Lane, now: int) -> None:
         rate = lane.function.limits.rate

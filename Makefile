@@ -1,0 +1,63 @@
+# Two commands matter: `make demo` shows the product, `make test` proves it. Both set up everything they need.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Where pip keeps what it downloaded, and the test bed what it built, is outside the repository.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format types bench lock clean testbed
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Penstock needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say which with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(BIN)/python
+	@echo "installing Penstock and what the digits example needs into $(VENV) (about a minute)"
+	@$(PIP) -r requirements/demo.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	@echo "installing Penstock and the tools of its tests into $(VENV) (about two minutes)"
+	@$(PIP) -r requirements/dev.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## classify 60 pictures on this machine, from nothing to a chart
+	@$(BIN)/penstock demo
+
+lint: $(VENV)/.dev  ## style, layers, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## mend what style can be mended by a program
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test-fast: $(VENV)/.dev  ## tests that need no server and no long time
+	$(BIN)/python -m pytest -q -m "not components and not slow"
+
+testbed: $(VENV)/.dev  ## find or build the real servers that the tests use
+	$(BIN)/python -m tests.testbed build
+
+test: lint testbed  ## everything, real components included
+	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/.dev  ## every benchmark at full size; rewrites benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.dev  ## pin all dependencies again, with hashes
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra examples pyproject.toml requirements/build.in -o requirements/demo.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --all-extras --group dev pyproject.toml requirements/build.in -c requirements/demo.txt -o requirements/dev.txt
+
+clean:  ## remove what make made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build demo-data penstock-data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
