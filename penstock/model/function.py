@@ -27,7 +27,8 @@ class StorageIO(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def own_store(self) -> bool:
-        return self.provider in OWN_STORE
+        """Whether its objects live in this installation's own store; `minio.<id>` names another one's."""
+        return self.provider in OWN_STORE and self.provider_id == "default"
 
     @property
     def key_prefix(self) -> str:
