@@ -35,6 +35,8 @@ class Lane(msgspec.Struct):
     #: Slot-seconds used over weight, since it became busy, on the common scale.
     usage: float = 0.0
     active: bool = False
+    #: Jobs planned and not yet started, and Jobs that hold a slot; together they count for `concurrency`.
+    planned: int = 0
     running: int = 0
     #: Starts allowed by `rate` right now, and when that was computed.
     tokens: float = 1.0
@@ -75,9 +77,9 @@ class Admission:
         if lane.active:
             return
         lane.active = True
-        if not lane.running:
+        if not lane.running and not lane.planned:
             others = (other for other in self.lanes.values() if other is not lane)
-            busy = [other.usage for other in others if other.active or other.running]
+            busy = [other.usage for other in others if other.active or other.planned or other.running]
             lane.usage = max(lane.usage, min(busy, default=self._level))
 
     def idle(self, uid: str) -> None:
@@ -92,7 +94,7 @@ class Admission:
         if function.paused:
             return Wait("the function is paused; resume it to go on")
         limit = function.limits.concurrency
-        if limit and lane.running >= limit:
+        if limit and lane.planned + lane.running >= limit:
             return Wait(f"its limit of {limit} running at once (concurrency) is reached")
         if now < lane.parked_until_ms:
             return Wait(lane.parked_why, lane.parked_until_ms)
@@ -113,17 +115,33 @@ class Admission:
         lane = self.lanes[uid]
         return (-lane.function.limits.priority, lane.usage, uid)
 
-    def started(self, uid: str, job: str, items: int, now: int) -> None:
-        """A Job of so many items takes a slot."""
-        lane = self.lanes[uid]
+    def planned(self, uid: str, items: int, now: int) -> None:
+        """A Job of so many items was formed and waits for a slot."""
+        lane = self.lanes.get(uid)
+        if lane is None:
+            return
+        lane.planned += 1
         if lane.function.limits.rate:
             self._refill(lane, now)
             lane.tokens -= items
-        charge = (lane.pace.item_s or self._typical_s()) * items
-        charge = max(charge, LEAST_S)
+
+    def started(self, uid: str, job: str, items: int) -> None:
+        """A planned Job takes a slot."""
+        lane = self.lanes.get(uid)
+        if lane is None:
+            return
+        charge = max(LEAST_S, (lane.pace.item_s or self._typical_s()) * items)
         lane.usage += charge / lane.function.limits.weight
+        lane.planned -= 1
         lane.running += 1
         self._running[job] = Running(uid, charge)
+
+    def refused(self, job: str) -> None:
+        """The runner did not take the Job after all: it is planned again."""
+        running = self._running.get(job)
+        self.ended(job, 0.0)
+        if running is not None and running.uid in self.lanes:
+            self.lanes[running.uid].planned += 1
 
     def ended(self, job: str, took_s: float) -> None:
         """A Job gave its slot back after so many seconds; unknown jobs are ignored."""

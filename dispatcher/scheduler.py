@@ -8,7 +8,7 @@ when a slot is given back the next one is submitted at once, without waiting for
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from dispatcher.admission import Admission, Lane
+from dispatcher.ahead import Ahead
 from dispatcher.batching import list_size
 from dispatcher.lifecycle import Step, advance
 from dispatcher.metrics import DispatcherMetrics
@@ -75,7 +76,7 @@ class Scheduler:
         self.admission = Admission()
         self.windows: dict[str, Window] = {}
         self.jobs: dict[str, Running] = {}
-        self._ahead: deque[Running] = deque()
+        self._ahead: Ahead[Running] = Ahead()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._released = asyncio.Event()
@@ -97,7 +98,7 @@ class Scheduler:
         """A function was deleted; returns its Jobs, those not yet submitted taken out of the plan."""
         self.windows.pop(uid, None)
         self.admission.drop(uid)
-        self._ahead = deque(job for job in self._ahead if job.plan.function_uid != uid)
+        self._ahead.drop(uid)
         return [job for job in self.jobs.values() if job.plan.function_uid == uid]
 
     def queued(self, records: Sequence[Record]) -> None:
@@ -181,10 +182,9 @@ class Scheduler:
     async def _plan_round(self) -> bool:
         now = now_ms()
         planned: list[tuple[Running, list[Record]]] = []
-        while len(self._ahead) + len(planned) < self._ahead_limit():
-            job = self._next_job(now)
-            if job is None:
-                break
+        counts: Counter[str] = Counter()
+        while (job := self._next_job(now, counts)) is not None:
+            counts[job.plan.function_uid] += 1
             planned.append((job, list(job.records.values())))
         if not planned:
             return False
@@ -192,20 +192,27 @@ class Scheduler:
         for job, _ in planned:
             # A function deleted meanwhile took its Jobs along.
             if job.plan.name in self.jobs:
-                self._ahead.append(job)
+                self._ahead.push(job)
         return True
 
-    def _ahead_limit(self) -> int:
-        """Enough to fill the free room at once, plus a few that wait for the next slot."""
-        return self.slots.free(None) * (not self._full()) + self._settings.ahead
+    def _may_plan(self, uid: str, counts: Counter[str]) -> bool:
+        """Each function fills the free room at once, plus a few that wait for the next slot; all together not more
+        than a bound, or a thousand functions would plan thousands of Jobs.
+        """
+        free = 0 if self._full() else self.slots.free(None)
+        most = free + self._settings.ahead
+        together = len(self._ahead) + counts.total()
+        return self._ahead.count(uid) + counts[uid] < most and together < max(most, self._settings.ahead_total)
 
     def _full(self) -> bool:
         room = self.slots.room.cpu_millis
         return room is not None and self.slots.cpu_millis + self.slots.room.default_cpu_millis > room
 
-    def _next_job(self, now: int) -> Running | None:
-        """Form the next list in fair order, or None when nobody may start anything."""
-        due = [uid for uid, window in self.windows.items() if window.due(now) is not None]
+    def _next_job(self, now: int, counts: Counter[str]) -> Running | None:
+        """Form the next list in fair order, or None when nobody may plan anything."""
+        due = [
+            uid for uid, window in self.windows.items() if self._may_plan(uid, counts) and window.due(now) is not None
+        ]
         for uid in self.admission.order(due):
             lane = self.admission.lanes[uid]
             self.admission.busy(uid)
@@ -248,7 +255,7 @@ class Scheduler:
         }
         job = Running(plan, planned)
         self.jobs[plan.name] = job
-        self.admission.started(function.uid, plan.name, len(records), now)
+        self.admission.planned(function.uid, len(records), now)
         return job
 
     # ---- submitting
@@ -256,32 +263,30 @@ class Scheduler:
     def adopt(self, job: Running, *, running: bool) -> None:
         """Recovery found this Job: running already, or planned and to be submitted."""
         self.jobs[job.plan.name] = job
-        if job.plan.function_uid in self.admission.lanes:
-            self.admission.started(job.plan.function_uid, job.plan.name, len(job.records), now_ms())
+        self.admission.planned(job.plan.function_uid, len(job.records), now_ms())
         if running:
             self._hold(job)
         else:
-            self._ahead.append(job)
+            self._ahead.push(job)
 
     def submit_ready(self) -> None:
-        """Submit planned Jobs while there is room, in the order they were planned."""
-        now = now_ms()
-        skipped: deque[Running] = deque()
-        while self._ahead and not self.draining:
-            job = self._ahead[0]
-            if job.not_before_ms > now:
-                skipped.append(self._ahead.popleft())
-                continue
-            if not self.slots.fits(job.plan):
-                break
-            self._ahead.popleft()
+        """Submit planned Jobs while there is room, whose function it is by fair order."""
+        while not self.draining:
+            ready = self._ahead.ready(now_ms())
+            if not ready:
+                return
+            uid = self.admission.order(ready)[0]
+            # The one whose turn it is waits for enough room; others going first would starve what needs much.
+            if not self.slots.fits(self._ahead.first(uid).plan):
+                return
+            job = self._ahead.pop(uid)
             self._hold(job)
             self.spawn(self._submit(job), f"submit {job.plan.name}")
-        self._ahead.extendleft(reversed(skipped))
 
     def _hold(self, job: Running) -> None:
         self.slots.take(job.plan)
         job.holds_slot = True
+        self.admission.started(job.plan.function_uid, job.plan.name, len(job.plan.items))
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run a short piece of work beside the loop; should it fail unexpectedly, the loop fails with it."""
@@ -316,9 +321,10 @@ class Scheduler:
     def _later(self, job: Running, delay_ms: int, why: str) -> None:
         log.warning("a Job has to wait", action="job_delayed", job=job.plan.name, error=why)
         self.slots.give_back(job.plan.name)
+        self.admission.refused(job.plan.name)
         job.holds_slot = False
         job.not_before_ms = now_ms() + delay_ms
-        self._ahead.append(job)
+        self._ahead.push(job)
         self.kick()
 
     async def fail(self, job: Running, error: ErrorClass, reason: str) -> None:
@@ -382,7 +388,7 @@ class Scheduler:
             elif due <= now:
                 continue  # waits for room: a release will kick
             soonest = min(soonest, max(due, now + 1))
-        for job in self._ahead:
-            if job.not_before_ms:
-                soonest = min(soonest, max(job.not_before_ms, now + 1))
+        later = self._ahead.next_due(now)
+        if later is not None:
+            soonest = min(soonest, later)
         return max(0.001, (soonest - now) / 1000)

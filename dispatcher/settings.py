@@ -11,8 +11,10 @@ class DispatcherSettings:
     intake_batch: int = 1000
     #: Queued items held in memory per function; the rest stays in the ledger.
     window: int = 256
-    #: Jobs written as planned before there is room, so that a freed slot never waits for the disk.
+    #: Jobs of one function written as planned before there is room, so that a freed slot never waits for the disk;
+    #: and of all functions together.
     ahead: int = 2
+    ahead_total: int = 64
     #: Retries of platform errors (stage-in, publish, lost), beside the script's own `retries`.
     platform_retries: int = 5
     #: First retry after about this many seconds; each further one doubles it, up to the limit.

@@ -46,7 +46,8 @@ class Shop:
                 return
             self._jobs += 1
             job = f"job-{self._jobs}"
-            self.admission.started(uid, job, 1, self.now)
+            self.admission.planned(uid, 1, self.now)
+            self.admission.started(uid, job, 1)
             self.queues[uid] -= 1
             if not self.queues[uid]:
                 self.admission.idle(uid)
@@ -140,11 +141,11 @@ def test_rate_is_exact_over_time() -> None:
     lane, started = admission.lanes["uid-a"], 0
     for millisecond in range(0, 10_000, 10):
         if admission.check(lane, NOW + millisecond) is None:
-            admission.started("uid-a", f"j{millisecond}", 1, NOW + millisecond)
+            admission.planned("uid-a", 1, NOW + millisecond)
             started += 1
     assert started in {20, 21, 22}
     while admission.check(lane, NOW + 10_000) is None:
-        admission.started("uid-a", f"late-{lane.running}", 1, NOW + 10_000)
+        admission.planned("uid-a", 1, NOW + 10_000)
     wait = admission.check(lane, NOW + 10_000)
     assert wait is not None
     assert wait.until_ms is not None
@@ -163,10 +164,28 @@ def test_a_paused_or_parked_function_says_why() -> None:
     assert admission.check(admission.lanes["uid-a"], NOW + 50) is None
 
 
+def test_what_is_planned_counts_for_concurrency_and_a_refusal_gives_the_use_back() -> None:
+    admission = Admission()
+    lane = admission.put(_function("a", concurrency=1))
+    admission.planned("uid-a", 1, NOW)
+    assert admission.check(lane, NOW) is not None
+    admission.started("uid-a", "j", 1)
+    used = lane.usage
+    admission.refused("j")
+    assert (lane.planned, lane.running) == (1, 0)
+    assert lane.usage < used
+    admission.started("uid-a", "j", 1)
+    admission.ended("j", 2.0)
+    assert (lane.planned, lane.running) == (0, 0)
+    assert lane.usage == pytest.approx(2.0, rel=0.01)
+    assert admission.check(lane, NOW) is None
+
+
 def test_the_end_of_an_unknown_job_or_of_a_dropped_function_is_no_error() -> None:
     admission = Admission()
     admission.put(make_function("a"))
-    admission.started("uid-a", "j", 1, NOW)
+    admission.planned("uid-a", 1, NOW)
+    admission.started("uid-a", "j", 1)
     admission.drop("uid-a")
     admission.ended("j", 1.0)
     admission.ended("never", 1.0)
