@@ -1,0 +1,147 @@
+"""Buckets and objects: streamed in and out, never held in memory."""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+
+from aiohttp import web
+
+from gateway.api import wire
+from gateway.api.context import SERVICES, Services
+from penstock import answers
+from penstock.errors import Forbidden, PenstockError, Unavailable
+from penstock.model import SYSTEM_BUCKET, ObjectInfo
+
+routes = web.RouteTableDef()
+
+MOST_LISTED = 10_000
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class Unsatisfiable(PenstockError):
+    """The range lies outside the object."""
+
+    code = "unsatisfiable"
+
+
+@routes.get("/v1/buckets")
+async def list_buckets(request: web.Request) -> web.Response:
+    names = await request.app[SERVICES].store.buckets()
+    return wire.json_answer([answers.Bucket(name=name) for name in names if name != SYSTEM_BUCKET])
+
+
+@routes.put("/v1/buckets/{bucket}")
+async def create_bucket(request: web.Request) -> web.Response:
+    """201 made now, 200 there already."""
+    bucket = _bucket(request)
+    made = await request.app[SERVICES].store.create_bucket(bucket)
+    return wire.json_answer(answers.Bucket(name=bucket), status=201 if made else 200)
+
+
+@routes.get("/v1/buckets/{bucket}/objects")
+async def list_objects(request: web.Request) -> web.Response:
+    wire.known_only(request.query, "prefix", "after", "limit")
+    limit = wire.number(request.query, "limit", 1000, low=1, high=MOST_LISTED)
+    prefix, after = wire.text_of(request, "prefix"), wire.text_of(request, "after")
+    found: list[ObjectInfo] = []
+    pages = request.app[SERVICES].store.list(_bucket(request), prefix, after=after)
+    async for page in pages:
+        found += page
+        if len(found) > limit:
+            break
+    listed = tuple(
+        answers.StoredObject(key=info.key, size=info.size, modified_ms=info.modified_ms, etag=info.etag)
+        for info in found[:limit]
+    )
+    more = listed[-1].key if len(found) > limit else ""
+    return wire.json_answer(answers.ObjectPage(objects=listed, next=more))
+
+
+@routes.put("/v1/buckets/{bucket}/objects/{key:(?s:.*)}")
+async def put_object(request: web.Request) -> web.Response:
+    """The object appears whole, or not at all when the body breaks off."""
+    services = request.app[SERVICES]
+    if services.stopping():
+        raise Unavailable("the server is stopping and takes no new objects; try again when it is back")
+    bucket, key = _bucket(request), wire.key_of(request)
+    absent = request.headers.get("If-None-Match") == "*"
+    chunks = wire.body_chunks(request, services.settings.http.max_object_bytes, what="the object")
+    info = await services.store.write(bucket, key, chunks, if_absent=absent)
+    services.metrics.uploaded_bytes.inc(info.size)
+    return wire.json_answer(info, status=201, headers={"ETag": f'"{info.etag}"'})
+
+
+@routes.get("/v1/buckets/{bucket}/objects/{key:(?s:.*)}", allow_head=False)
+async def get_object(request: web.Request) -> web.StreamResponse:
+    services = request.app[SERVICES]
+    info = await services.store.head(_bucket(request), wire.key_of(request))
+    span = parse_range(request.headers.get("Range", ""), info.size)
+    if span is None:
+        return await _sent(request, services, info, 0, info.size, status=200)
+    return await _sent(request, services, info, span[0], span[1], status=206)
+
+
+@routes.head("/v1/buckets/{bucket}/objects/{key:(?s:.*)}")
+async def head_object(request: web.Request) -> web.Response:
+    info = await request.app[SERVICES].store.head(_bucket(request), wire.key_of(request))
+    headers = _headers(info) | {"Content-Length": str(info.size)}
+    return web.Response(headers=headers)
+
+
+@routes.delete("/v1/buckets/{bucket}/objects/{key:(?s:.*)}")
+async def delete_object(request: web.Request) -> web.Response:
+    """204 also when there was nothing."""
+    await request.app[SERVICES].store.delete(_bucket(request), wire.key_of(request))
+    return web.Response(status=204)
+
+
+def _bucket(request: web.Request) -> str:
+    """The bucket in the path. Raises Forbidden for the platform's own."""
+    bucket = request.match_info["bucket"]
+    if bucket == SYSTEM_BUCKET:
+        raise Forbidden(f"the bucket {SYSTEM_BUCKET} is the platform's own and is not served")
+    return bucket
+
+
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """(start, length) of a single range, None = the whole object (also for several ranges, as HTTP permits).
+
+    Raises Unsatisfiable when the range lies behind the end.
+    """
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if not first:
+        length = min(int(last), size)
+        start = size - length
+    else:
+        start = int(first)
+        if last and int(last) < start:
+            return None
+        length = min(int(last) + 1 if last else size, size) - start
+    if length <= 0 or start >= size:
+        raise Unsatisfiable(f"the range {header[:60]} lies outside the object's {size} bytes")
+    return start, length
+
+
+def _headers(info: ObjectInfo) -> dict[str, str]:
+    return {
+        "Content-Type": "application/octet-stream",
+        "ETag": f'"{info.etag}"',
+        "Last-Modified": formatdate(info.modified_ms / 1000, usegmt=True),
+        "Accept-Ranges": "bytes",
+        # A browser must not run what somebody uploaded.
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+async def _sent(
+    request: web.Request, services: Services, info: ObjectInfo, start: int, length: int, *, status: int
+) -> web.StreamResponse:
+    headers = _headers(info)
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{info.size}"
+    chunks = services.store.read(info.bucket, info.key, start=start, length=length)
+    return await wire.stream(request, chunks, status=status, headers=headers, length=length)
