@@ -43,11 +43,13 @@ from watcher.metrics import WatcherMetrics
 from watcher.schedule import Policy
 from watcher.seen import SeenStore
 from watcher.service import Watcher
-from watcher.sources.directory import DirectorySource
+from watcher.sources import open_directory_source
 
 log = structlog.get_logger("gateway.embedded")
 
 FIRST_TIDY_S = 60.0
+#: A file counts as finished once it was unchanged for the whole settle time; a listing just then may be too early.
+SETTLE_MARGIN_S = 0.5
 
 
 class Embedded:
@@ -215,7 +217,7 @@ class Embedded:
 
     async def _open_watcher(self, services: Services, parts: EmbeddedParts, layout: Layout) -> Watcher:
         wanted = self._settings.watcher
-        source = DirectorySource(layout.buckets, parts.store)
+        source = open_directory_source(parts.store)
         self._stack.push_async_callback(source.close)
         seen = SeenStore(layout.db / "seen.sqlite")
         self._stack.push_async_callback(seen.close)
@@ -227,7 +229,10 @@ class Embedded:
             seen=seen,
             metrics=WatcherMetrics(services.metrics.registry),
             policy=Policy(
-                share=wanted.listing_share, min_interval_s=wanted.listing_min_s, max_interval_s=wanted.listing_max_s
+                share=wanted.listing_share,
+                min_interval_s=wanted.listing_min_s,
+                max_interval_s=wanted.listing_max_s,
+                settle_s=wanted.settle_s + SETTLE_MARGIN_S if wanted.settle_s else 0.0,
             ),
         )
 

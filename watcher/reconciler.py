@@ -17,7 +17,19 @@ from penstock.errors import NotFound, PenstockError
 from penstock.model import BucketEvent, ObjectInfo, Origin
 from penstock.ports import ObjectStore
 from watcher.metrics import WatcherMetrics
-from watcher.schedule import Hot, Idle, Policy, Scope, Sweep, cover, decide, note_failure, note_news, worst_case_s
+from watcher.schedule import (
+    Hot,
+    Idle,
+    Policy,
+    Scope,
+    Sweep,
+    cover,
+    decide,
+    note_failure,
+    note_news,
+    note_swept,
+    worst_case_s,
+)
 from watcher.seen import SeenStore, Stale, digest
 
 log = structlog.get_logger("watcher.reconciler")
@@ -118,6 +130,8 @@ class Reconciler:
         scope.failures = 0
         target: Scope | Hot = scope if sweep.full else scope.hot.get(sweep.prefix, Hot(begun_ms))
         target.swept_ms, target.cost_s, target.keys = begun_ms, cost_s, listed
+        if sweep.full:
+            note_swept(scope, self._policy, why=sweep.why, begun_ms=begun_ms, now_ms=self._clock())
         if found:
             log.info(
                 "objects found by listing",

@@ -10,6 +10,9 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
+#: Reason of the listing that takes what an urgent one left out because it might still be written.
+SETTLED = "unfinished files"
+
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     #: Part of the time that may be spent listing.
@@ -24,6 +27,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     hot_interval_s: float = 60.0
     #: At most so many folders per scope are hot.
     hot_folders: int = 32
+    #: A listing leaves out files that another program may still be writing. Where events may be missing, it is
+    #: therefore repeated once after this time. 0 = listings leave nothing out.
+    settle_s: float = 0.0
     #: Pause after a failed listing; doubled each time it fails again, up to the interval.
     retry_s: float = 5.0
 
@@ -46,6 +52,8 @@ class Scope(msgspec.Struct, kw_only=True):
     urgent: str = ""
     #: When the last complete listing began, 0 = never.
     swept_ms: int = 0
+    #: When it must be listed again for what was left out as unfinished, 0 = it need not.
+    again_ms: int = 0
     cost_s: float = 0.0
     keys: int = 0
     #: Failures in a row, and not before when the next try.
@@ -97,6 +105,9 @@ def _plans(scope: Scope, policy: Policy, scopes: int) -> Iterable[tuple[int, flo
     moment_ms = scope.swept_ms + 1000 * (3 * scope.cost_s if urgent else interval_s)
     full = Sweep(bucket=scope.bucket, prefix=scope.prefix, scope=scope.prefix, why=why)
     yield (0 if urgent else 1), moment_ms, full
+    if scope.again_ms:
+        moment_ms = max(scope.again_ms, scope.swept_ms + 1000 * 3 * scope.cost_s)
+        yield 0, moment_ms, msgspec.structs.replace(full, why=SETTLED)
     if interval_s < 2 * policy.hot_interval_s:
         return
     for prefix, hot in scope.hot.items():
@@ -115,6 +126,15 @@ def _affordable_s(cost_s: float, keys: int, policy: Policy, parts: int) -> float
     by_time = cost_s * parts / policy.share
     by_keys = 60.0 * keys * parts / policy.keys_per_minute if policy.keys_per_minute else 0.0
     return max(by_time, by_keys)
+
+
+def note_swept(scope: Scope, policy: Policy, *, why: str, begun_ms: int, now_ms: int) -> None:
+    """A full listing succeeded. One that made up for missing events is followed by another for unfinished files."""
+    makes_up = why not in {"interval", SETTLED}
+    if makes_up and policy.settle_s:
+        scope.again_ms = now_ms + int(1000 * policy.settle_s)
+    elif scope.again_ms <= begun_ms:
+        scope.again_ms = 0
 
 
 def note_failure(scope: Scope, policy: Policy, scopes: int, now_ms: int) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.schedule import (
+    SETTLED,
     Hot,
     Idle,
     Policy,
@@ -17,6 +18,7 @@ from watcher.schedule import (
     full_interval_s,
     note_failure,
     note_news,
+    note_swept,
     worst_case_s,
 )
 
@@ -55,6 +57,27 @@ def test_a_failed_listing_waits_even_when_urgent() -> None:
     scope = Scope(bucket="a", urgent="gap", not_before_ms=NOW + 5000)
     assert plan_of(scope) == Idle(5.0)
     assert isinstance(plan_of(scope, now_ms=NOW + 5000), Sweep)
+
+
+@pytest.mark.parametrize("why", ["start", "gap", "a function was added or changed"])
+def test_what_an_urgent_listing_left_out_as_unfinished_is_listed_once_more(why: str) -> None:
+    policy = Policy(settle_s=2.5)
+    scope = Scope(bucket="a", swept_ms=NOW, cost_s=0.01)
+    note_swept(scope, policy, why=why, begun_ms=NOW, now_ms=NOW + 10)
+    assert plan_of(scope, policy=policy, now_ms=NOW + 10) == Idle(2.5)
+    again = plan_of(scope, policy=policy, now_ms=NOW + 2510)
+    assert again == Sweep(bucket="a", prefix="", scope="", why=SETTLED)
+    scope.swept_ms = NOW + 2510
+    note_swept(scope, policy, why=SETTLED, begun_ms=NOW + 2510, now_ms=NOW + 2520)
+    assert plan_of(scope, policy=policy, now_ms=NOW + 2520) == Idle(59.99), "once, not for ever"
+
+
+def test_a_listing_in_the_interval_is_not_repeated_nor_one_where_nothing_is_left_out() -> None:
+    scope = Scope(bucket="a", swept_ms=NOW)
+    note_swept(scope, Policy(settle_s=2.5), why="interval", begun_ms=NOW, now_ms=NOW)
+    assert not scope.again_ms
+    note_swept(scope, Policy(), why="start", begun_ms=NOW, now_ms=NOW)
+    assert not scope.again_ms
 
 
 def test_gaps_in_quick_succession_leave_two_thirds_of_the_time_free() -> None:
