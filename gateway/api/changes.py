@@ -36,6 +36,9 @@ async def changes(request: web.Request) -> web.StreamResponse:
             else:
                 data = b"{}" if record is None else wire.encode(views.invocation(record))
                 message = b"event: %s\ndata: %s\n\n" % (b"gap" if record is None else b"invocation", data)
-            async with asyncio.timeout(patience):
-                await response.write(message)
+            try:
+                async with asyncio.timeout(patience):
+                    await response.write(message)
+            except (ConnectionError, TimeoutError):
+                break  # the client left, or reads nothing any more: nobody to tell
     return response

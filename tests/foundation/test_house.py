@@ -17,6 +17,7 @@ LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 #: Where `except Exception` may stand: supervision, and loops that must outlive one bad entry.
 CATCH_ALL = {
+    "penstock/adapters/sqlite/database.py": "carries what a caller's work raised from the thread back to its await",
     "dispatcher/intake.py": "one bad event becomes a dead letter, whatever it raised",
 }
 
