@@ -233,6 +233,8 @@ class Scheduler:
             if due < most and self._lingers(lane, window, now):
                 return []
             free = self.slots.free(lane.function.resources.cpu_millis)
+            # Slots that `concurrency` keeps this function from using are no reason to split a list.
+            free = min(free, lane.function.limits.concurrency or free)
             size = list_size(batch, lane.pace, due=due, free_slots=free, settings=self._settings)
             max_bytes = batch.max_bytes
         if lane.function.limits.rate:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import os
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.adapters.kafka import KafkaEventLog, KafkaSettings
 from penstock.adapters.sqlite import SqliteEventLog
 from penstock.clock import now_ms
 from penstock.ports import EventLog, LogEntry, StoredEntry
@@ -24,6 +27,7 @@ TOPIC = "penstock.test"
 #: Long enough for a slow machine; reached only when something hangs.
 PATIENCE_S = 30.0
 FUTURE_MS = 1 << 50
+KAFKA_SERVERS = "PENSTOCK_TEST_KAFKA_SERVERS"
 
 
 @contextlib.asynccontextmanager
@@ -36,13 +40,56 @@ async def sqlite(folder: Path) -> AsyncIterator[EventLog]:
         await log.close()
 
 
-ADAPTERS: list[tuple[str, Factory]] = [("sqlite", sqlite)]
+def kafka_settings(folder: Path, transactional_id: str | None = None) -> KafkaSettings:
+    # Without a broker the adapter can still be made: it connects when it is used.
+    servers = os.environ.get(KAFKA_SERVERS, "127.0.0.1:9092")
+    prefix = f"contract-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}-"
+    return KafkaSettings(servers=servers, prefix=prefix, partitions=3, transactional_id=transactional_id)
 
 
-@pytest.fixture(params=[factory for _, factory in ADAPTERS], ids=[name for name, _ in ADAPTERS])
-def factory(request: pytest.FixtureRequest) -> Factory:
-    chosen: Factory = request.param
-    return chosen
+@contextlib.asynccontextmanager
+async def kafka(folder: Path) -> AsyncIterator[EventLog]:
+    log = KafkaEventLog(kafka_settings(folder))
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+@contextlib.asynccontextmanager
+async def kafka_fenced(folder: Path) -> AsyncIterator[EventLog]:
+    log = KafkaEventLog(kafka_settings(folder, "writer"))
+    try:
+        if KAFKA_SERVERS in os.environ:
+            await log.take_over()
+        yield log
+    finally:
+        await log.close()
+
+
+ADAPTERS: list[tuple[str, Factory]] = [("sqlite", sqlite), ("kafka", kafka), ("kafka-fenced", kafka_fenced)]
+
+
+def needs_kafka(name: str) -> bool:
+    return name.startswith("kafka")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, id=name, marks=[pytest.mark.components] if needs_kafka(name) else []) for name, _ in ADAPTERS
+    ]
+)
+def adapter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its name; what it needs is running, and child processes find it."""
+    name: str = request.param
+    if needs_kafka(name):
+        monkeypatch.setenv(KAFKA_SERVERS, str(request.getfixturevalue("kafka").address))
+    return name
+
+
+@pytest.fixture
+def factory(adapter: str) -> Factory:
+    return dict(ADAPTERS)[adapter]
 
 
 @pytest.fixture
@@ -283,7 +330,6 @@ async def appender(adapter: str, folder: Path) -> None:
         await asyncio.gather(*(writer(f"key-{n}") for n in range(4)))
 
 
-@pytest.mark.parametrize("adapter", [name for name, _ in ADAPTERS])
 async def test_everything_acknowledged_is_there_after_a_kill(adapter: str, tmp_path: Path) -> None:
     """Five lives, each killed without warning at another moment while it goes on appending."""
     acknowledged: dict[str, int] = {}

@@ -21,6 +21,7 @@ from penstock.adapters.directory import DirectoryStore
 from penstock.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Superseded, Unsupported
 from penstock.model import BucketEvent, ObjectInfo, Origin
 from penstock.ports import ObjectStore
+from tests.adapters.s3.support import minio_store
 
 Factory = Callable[[Path], AbstractAsyncContextManager[ObjectStore]]
 
@@ -46,10 +47,17 @@ async def directory_without_attributes(folder: Path) -> AsyncIterator[ObjectStor
 ADAPTERS: list[tuple[str, Factory]] = [
     ("directory", directory),
     ("directory_without_attributes", directory_without_attributes),
+    ("s3", minio_store),
+]
+#: Those that need a server of the test bed.
+SERVED = {"s3"}
+PARAMS = [
+    pytest.param(factory, id=name, marks=[pytest.mark.components] if name in SERVED else [])
+    for name, factory in ADAPTERS
 ]
 
 
-@pytest.fixture(params=[factory for _, factory in ADAPTERS], ids=[name for name, _ in ADAPTERS])
+@pytest.fixture(params=PARAMS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     factory: Factory = request.param
     async with factory(tmp_path / "store") as opened:
@@ -254,10 +262,12 @@ async def test_a_huge_sparse_object_is_fetched_with_flat_memory_and_keeps_its_ho
     store: ObjectStore, tmp_path: Path
 ) -> None:
     source = tmp_path / "sparse"
-    size = 5 * 1024**3
+    # A server is sent every zero, so there the object is large only beside the memory that it may take.
+    unit = 1024**3 if store.capabilities.moves else 48 * 1024**2
+    size = 5 * unit
     with source.open("wb") as stream:
         stream.write(b"begin")
-        stream.seek(3 * 1024**3)
+        stream.seek(3 * unit)
         stream.write(b"middle")
         stream.truncate(size)
     info = await store.publish(source, "pictures", "sparse", consume=True)
@@ -270,7 +280,7 @@ async def test_a_huge_sparse_object_is_fetched_with_flat_memory_and_keeps_its_ho
     assert target.stat().st_blocks * 512 < 4 * 1024 * 1024
     with target.open("rb") as stream:
         assert stream.read(6) == b"begin\0"
-        stream.seek(3 * 1024**3)
+        stream.seek(3 * unit)
         assert stream.read(7) == b"middle\0"
     copied = await store.publish(target, "pictures", "again")
     assert copied.size == size
@@ -331,6 +341,8 @@ async def test_what_the_store_cannot_hold_is_refused_with_a_sentence(
 ) -> None:
     if store.capabilities.any_key:
         pytest.skip("this store takes any key")
+    if key.endswith("/") and len(key) > 1 and store.capabilities.folder_markers:
+        pytest.skip("this store takes folder markers")
     source = tmp_path / "source"
     source.write_bytes(b"x")
     with pytest.raises(Unsupported, match="cannot be stored"):
@@ -381,7 +393,7 @@ def without_clashes(names: list[str]) -> list[str]:
     return [name for name in names if not any(other.startswith(name + "/") for other in names)]
 
 
-@pytest.mark.parametrize("factory", [factory for _, factory in ADAPTERS], ids=[name for name, _ in ADAPTERS])
+@pytest.mark.parametrize("factory", PARAMS)
 @once
 @given(
     names=st.lists(good_keys, unique=True, max_size=12).map(without_clashes),
@@ -391,10 +403,15 @@ def without_clashes(names: list[str]) -> list[str]:
 def test_any_key_comes_back_as_it_was_and_listings_are_in_byte_order(
     factory: Factory, names: list[str], prefix: str, cut: str
 ) -> None:
-    async def scenario() -> None:
+    async def scenario(names: list[str]) -> None:
         with TemporaryDirectory() as folder:
             async with factory(Path(folder)) as store:
                 await store.create_bucket("pictures")
+                for name in names if store.capabilities.text_keys_only else []:
+                    if "\udcff" in name:
+                        with pytest.raises(Unsupported, match="cannot be stored"):
+                            await store.write("pictures", name, b"")
+                names = [n for n in names if not (store.capabilities.text_keys_only and "\udcff" in n)]
                 for name in names:
                     await store.write("pictures", name, os.fsencode(name))
                 expected = sorted(names, key=os.fsencode)
@@ -411,7 +428,7 @@ def test_any_key_comes_back_as_it_was_and_listings_are_in_byte_order(
                 assert await keys(store) == []
                 await store.delete_bucket("pictures")
 
-    asyncio.run(scenario())
+    asyncio.run(scenario(names))
 
 
 async def test_listings_come_in_pages(store: ObjectStore) -> None:
@@ -455,14 +472,13 @@ async def test_writers_and_deleters_in_one_folder_do_not_disturb_each_other(stor
     assert await keys(store) == []
 
 
-async def test_contents_survive_another_opening(tmp_path: Path) -> None:
-    for name, factory in ADAPTERS:
-        folder = tmp_path / name
-        async with factory(folder) as first:
-            await first.create_bucket("pictures")
-            info = await first.write("pictures", "k", b"data", metadata={"a": "b"})
-        async with factory(folder) as second:
-            assert await second.head("pictures", "k") == info
-            digest = hashlib.sha256(await content(second, "k")).hexdigest()
-            assert digest == hashlib.sha256(b"data").hexdigest()
+@pytest.mark.parametrize("factory", PARAMS)
+async def test_contents_survive_another_opening(factory: Factory, tmp_path: Path) -> None:
+    async with factory(tmp_path) as first:
+        await first.create_bucket("pictures")
+        info = await first.write("pictures", "k", b"data", metadata={"a": "b"})
+    async with factory(tmp_path) as second:
+        assert await second.head("pictures", "k") == info
+        digest = hashlib.sha256(await content(second, "k")).hexdigest()
+        assert digest == hashlib.sha256(b"data").hexdigest()
     assert sys.getfilesystemencoding() == "utf-8"

@@ -1,0 +1,139 @@
+"""Where the results of items are read: from objects that `output` wrote, or, for pods without sidecars, from the exit.
+
+A result object outlives its pod and is the truth about its item; before an item is called lost it is looked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from dispatcher.kubernetes.status import Exit, Standing
+from penstock.errors import Corrupt, NotFound
+from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult
+from penstock.model.job import EXIT_AGENT_LOST, EXIT_DEADLINE, EXIT_INVALID, EXIT_PUBLISH, EXIT_STAGE_IN
+from penstock.ports import ObjectStore
+
+_READS_AT_ONCE = 16
+#: A result is a few hundred bytes and its list of outputs; what is longer was not written by us.
+_LONGEST_BYTES = 4 * 2**20
+_RESERVED = {
+    EXIT_STAGE_IN: ErrorClass.STAGE_IN,
+    EXIT_PUBLISH: ErrorClass.PUBLISH,
+    EXIT_AGENT_LOST: ErrorClass.LOST,
+    EXIT_INVALID: ErrorClass.INVALID,
+    EXIT_DEADLINE: ErrorClass.DEADLINE,
+    137: ErrorClass.KILLED,
+}
+
+#: (invocation, attempt)
+Turn = tuple[str, int]
+
+
+class JobRef(msgspec.Struct, frozen=True):
+    """Which results are wanted, and how the Job stands."""
+
+    name: str
+    turns: tuple[Turn, ...]
+    standing: Standing
+
+
+class ResultSource(Protocol):
+    #: Whether results appear one by one while a list runs, so that looking in between is worth while.
+    @property
+    def early(self) -> bool: ...
+
+    async def results(self, job: JobRef) -> Sequence[ItemResult]:
+        """The results that are there, in any order. Raises Unavailable: not known now, ask again."""
+        ...
+
+
+def result_key(job: str, invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the result of one turn lies, as JSON of `ItemResult`."""
+    return f"results/{job}/{invocation}/{attempt}.json"
+
+
+class StoreResults:
+    """Result objects in the platform's bucket."""
+
+    early = True
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._decode = msgspec.json.Decoder(ItemResult).decode
+        self._gate = asyncio.Semaphore(_READS_AT_ONCE)
+
+    async def results(self, job: JobRef) -> Sequence[ItemResult]:
+        """Raises Unavailable. A result that cannot be read counts as missing, with its words in an error result."""
+        turns = job.turns
+        if len(turns) > 1:
+            there = {info.key async for page in self._store.list(SYSTEM_BUCKET, f"results/{job.name}/") for info in page}
+            turns = tuple(turn for turn in turns if result_key(job.name, *turn) in there)
+        found = await asyncio.gather(*(self._read(job.name, turn) for turn in turns))
+        return [result for result in found if result is not None]
+
+    async def _read(self, job: str, turn: Turn) -> ItemResult | None:
+        invocation, attempt = turn
+        key = result_key(job, invocation, attempt)
+        async with self._gate:
+            try:
+                parts = [chunk async for chunk in self._store.read(SYSTEM_BUCKET, key, length=_LONGEST_BYTES)]
+            except NotFound:
+                return None
+        try:
+            result = self._decode(b"".join(parts))
+        except msgspec.DecodeError as error:
+            return _unreadable(invocation, attempt, Corrupt(f"the result {key} cannot be read: {error}"))
+        if (result.invocation, result.attempt) != turn:
+            return _unreadable(invocation, attempt, Corrupt(f"the result {key} is that of another item"))
+        return result
+
+    async def forget(self, job: str) -> None:
+        """Remove the results of a Job whose final records are durable. Idempotent. Raises Unavailable."""
+        keys = [info.key async for page in self._store.list(SYSTEM_BUCKET, f"results/{job}/") for info in page]
+        for key in keys:
+            await self._store.delete(SYSTEM_BUCKET, key)
+
+
+def _unreadable(invocation: str, attempt: int, error: Corrupt) -> ItemResult:
+    return ItemResult(invocation=invocation, attempt=attempt, error=ErrorClass.LOST, message=error.message)
+
+
+class PodResults:
+    """For pods without sidecars: every item ended as the user's container ended."""
+
+    early = False
+
+    async def results(self, job: JobRef) -> Sequence[ItemResult]:
+        done = job.standing.exit
+        if done is None:
+            if job.standing.reason != "DeadlineExceeded":
+                return []
+            done = Exit(code=EXIT_DEADLINE, message=job.standing.message)
+        error = exit_error(done)
+        return [
+            ItemResult(
+                invocation=invocation,
+                attempt=attempt,
+                error=error,
+                exit_code=done.code,
+                message=job.standing.message if error is not None else "",
+                started_ms=done.started_ms,
+                finished_ms=done.finished_ms,
+            )
+            for invocation, attempt in job.turns
+        ]
+
+
+def exit_error(done: Exit) -> ErrorClass | None:
+    """What an exit of the user's container means; None = success."""
+    if done.never_started:
+        return ErrorClass.UNSTARTABLE
+    if done.reason == "OOMKilled":
+        return ErrorClass.OUT_OF_MEMORY
+    if done.code == 0:
+        return None
+    return _RESERVED.get(done.code, ErrorClass.SCRIPT)

@@ -1,0 +1,319 @@
+"""Takes one Job from its first item to its last: stage, run, wait for the end, hand over to publication, go on.
+
+The next item is staged while one runs, and an item is published while the next one runs: the script is what
+everything waits for. Ending an item early (deadline, cancel, memory) leaves the launcher alone, so the rest of the
+list goes on.
+"""
+# Plain os calls, no Path objects: on the path of every item; a Path object costs more than the system call
+# ruff: noqa: PTH102, PTH112
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+import msgspec
+
+from dispatcher.process_runner import output_log, processes
+from dispatcher.process_runner.finish import finish
+from dispatcher.process_runner.janitor import Janitor
+from dispatcher.process_runner.job import Item, Job, State, refused
+from dispatcher.process_runner.lanes import Lane, Lanes
+from dispatcher.process_runner.layout import write
+from dispatcher.sidecar import environment
+from dispatcher.sidecar.events import ItemInput
+from dispatcher.sidecar.stage import StageError, stage
+from penstock.clock import now_ms
+from penstock.errors import PenstockError
+from penstock.model import ErrorClass, ItemResult, JobPhase
+from penstock.model.job import EXIT_INVALID, EXIT_PUBLISH, EXIT_STAGE_IN
+from penstock.ports import ObjectStore
+
+_FIRST_LOOK_S = 0.002
+_LONGEST_LOOK_S = 0.1
+_KILL_AGAIN_S = 0.1
+_WORTH_CLEARING = 1024 * 1024
+#: How many launchers one item may be given before it counts as killed.
+_LAUNCHERS = 3
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the runner treats its Jobs."""
+
+    #: Seconds between SIGTERM and SIGKILL.
+    grace_s: float = 5.0
+    #: Bytes of output kept per item.
+    log_limit: int = output_log.LOG_LIMIT
+    #: Idle launchers kept for the next Job of the same function; None = one per processor.
+    warm: int | None = None
+
+
+class Driver:
+    """`report` is called whenever there is news of a Job (with results, when some are new); `attach` gives a Job a
+    launcher and raises PenstockError.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        lanes: Lanes,
+        janitor: Janitor,
+        settings: Settings,
+        attach: Callable[[Job], Lane],
+        report: Callable[[Job, tuple[ItemResult, ...]], None],
+    ) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._janitor = janitor
+        self._settings = settings
+        self._attach = attach
+        self._report = report
+
+    async def drive(self, job: Job) -> None:
+        """Run what is left of a Job until every item has a result."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._drive(job, tasks)
+        finally:
+            for task in tasks:
+                task.cancel()  # those that are done do not mind
+            if tasks:
+                await asyncio.wait(tasks)
+        self.sweep(job)
+        job.phase, job.reason = JobPhase.FINISHED, ""
+        self._report(job, job.results())
+
+    async def _drive(self, job: Job, tasks: list[asyncio.Task[None]]) -> None:
+        final = len(job.items) - 1
+        ahead: asyncio.Task[None] | None = None
+        for item in job.items:
+            if ahead is not None:
+                await ahead
+                ahead = None
+            else:
+                await self._stage(job, item)
+            if item.index < final:
+                ahead = asyncio.create_task(self._stage(job, job.items[item.index + 1]), name=f"stage {job.plan.name}")
+                tasks.append(ahead)
+            if item.state is State.DONE:
+                continue
+            await self._turn(job, item)
+            if item.state is not State.ENDED:
+                continue
+            if item.index == final:
+                self.sweep(job)
+                await self._publish(job, item)
+            else:
+                tasks.append(asyncio.create_task(self._publish(job, item), name=f"publish {job.plan.name}"))
+        for task in tasks:
+            await task
+
+    def sweep(self, job: Job) -> None:
+        """Nothing survives the Job: kill what its scripts left running. The launcher is free for the next one."""
+        family, lane = job.family, job.lane
+        if family is None:
+            return
+        job.family = job.lane = None
+        left, newest = processes.survivors(family, started=job.started, others=self._lanes.sessions)
+        clean = not left or processes.kill_all(family)
+        if lane is not None:
+            if clean:
+                self._lanes.give_back(lane, newest)
+            else:
+                self._lanes.kill(lane)
+
+    # Staging
+
+    async def _stage(self, job: Job, item: Item) -> None:
+        """Bring the input and write the item's variables; a refusal is the item's result."""
+        if item.state is not State.WAITING or item.ready:
+            return
+        if not job.plan.script.strip():
+            message = f"the function {job.plan.function} has no script"
+            self.settle(job, item, refused(item.job_item, ErrorClass.INVALID, message, EXIT_INVALID, now_ms()))
+            return
+        try:
+            item.folder.create(self._janitor.spare)
+            staged = await stage(self._store, job.plan, item.job_item, item.folder.inputs)
+            if item.state is not State.WAITING:  # cancelled meanwhile
+                return
+            _write_environment(job, item, staged.input_path, staged.given)
+            item.staged = staged
+            item.ready = True
+        except StageError as error:
+            self._refuse(job, item, error.error, error.message, error.exit_code)
+        except OSError as error:
+            message = f"the input could not be staged: {error.strerror or error}"
+            self._refuse(job, item, ErrorClass.STAGE_IN, message, EXIT_STAGE_IN)
+
+    def _refuse(self, job: Job, item: Item, error: ErrorClass, message: str, exit_code: int | None) -> None:
+        if item.state is State.WAITING:
+            self.settle(job, item, refused(item.job_item, error, message, exit_code, now_ms()))
+
+    # Running
+
+    async def _turn(self, job: Job, item: Item) -> None:
+        """Run the item; returns when the script and whoever holds its output are gone."""
+        if item.orphaned:
+            self._orphan(job, item)
+            return
+        if item.state is State.WAITING:
+            item.started_ms = now_ms()
+            item.state = State.RUNNING
+        loop = asyncio.get_running_loop()
+        left = job.plan.deadline_s - (now_ms() - item.started_ms) / 1000
+        item.deadline = loop.call_later(max(0.0, left), self.end, job, item, ErrorClass.DEADLINE)
+        job.phase, job.current = JobPhase.RUNNING, item
+        self._report(job, ())
+        try:
+            if item.why is not None:  # an earlier life was ending it
+                self._kill(job, item)
+            for _ in range(_LAUNCHERS):
+                await self._ended(job, item)
+                # A launcher that went before it began (an idle one goes with the life that made it) has run nothing.
+                if item.code is not None or item.why is not None or item.folder.started():
+                    break
+            held = await self._released(job, item)
+        except PenstockError as error:  # no launcher can be started
+            item.state = State.WAITING
+            self.settle(job, item, refused(item.job_item, ErrorClass.LOST, error.message, None, now_ms()))
+            return
+        finally:
+            item.deadline.cancel()
+            job.current = None
+        if held or not item.finished_ms:
+            item.finished_ms = now_ms()
+        item.state = State.ENDED
+
+    async def _ended(self, job: Job, item: Item) -> None:
+        """Tell a launcher and wait until it has ended the item, or is gone. Raises PenstockError: there is none."""
+        item.ended = asyncio.get_running_loop().create_future()
+        if item.recovered and item.folder.code() is not None:
+            self.look(job, item)
+            return
+        lane = job.lane
+        if lane is None or lane.gone:
+            lane = self._attach(job)
+        if not lane.say(f"run {job.plan.name} {item.index}\n"):
+            # It has just gone, or user code filled its FIFO: nothing sensible can be said to it any more.
+            lane.kill()
+        await item.ended
+        if item.code is None and job.family is not None:
+            processes.kill_all(job.family)  # without a launcher nobody will ever say how these end
+
+    def _orphan(self, job: Job, item: Item) -> None:
+        if job.family is not None:
+            processes.kill_all(job.family)
+        text = "Penstock and the launcher of this item were killed while it was running"
+        self.settle(job, item, refused(item.job_item, ErrorClass.LOST, text, None, now_ms()))
+
+    def look(self, job: Job, item: Item) -> None:
+        """The doorbell rang, or might have been lost, or the launcher is gone: the code file is what counts."""
+        if item.ended is None or item.ended.done():
+            return
+        item.code = item.folder.code()
+        if item.code is not None or job.lane is None or job.lane.gone:
+            item.ended.set_result(None)
+
+    async def _released(self, job: Job, item: Item) -> bool:
+        """Wait until nobody holds the output: `sleep 4 & echo done` takes four seconds, as it does in OSCAR. True = it
+        was held.
+        """
+        pause = _FIRST_LOOK_S
+        while True:
+            held, item.log_size = output_log.held(item.folder.log, job.family)
+            if not held:
+                break
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_LOOK_S)
+        return pause > _FIRST_LOOK_S
+
+    def end(self, job: Job, item: Item, why: ErrorClass, text: str = "", *, at_once: bool = False) -> None:
+        """Make the platform end a running item: SIGTERM now (unless `at_once`), SIGKILL after the grace, until nothing
+        of it is left.
+        """
+        if item.state is not State.RUNNING or item.why is not None:
+            return
+        item.why, item.why_text = why, text
+        item.folder.note_why(why)
+        if item.deadline is not None:
+            item.deadline.cancel()
+        if at_once:
+            self._kill(job, item)
+            return
+        if job.family is not None:
+            processes.send(processes.members(job.family), signal.SIGTERM)
+        asyncio.get_running_loop().call_later(self._settings.grace_s, self._kill, job, item)
+
+    def _kill(self, job: Job, item: Item) -> None:
+        if item.state is not State.RUNNING:
+            return
+        if job.family is not None:
+            processes.kill_all(job.family)
+        asyncio.get_running_loop().call_later(_KILL_AGAIN_S, self._kill, job, item)
+
+    # The end
+
+    async def _publish(self, job: Job, item: Item) -> None:
+        try:
+            result = await finish(self._store, job, item, log_limit=self._settings.log_limit)
+        except (PenstockError, OSError) as error:
+            result = ItemResult(
+                invocation=item.job_item.invocation,
+                attempt=item.job_item.attempt,
+                error=ErrorClass.PUBLISH,
+                exit_code=item.code or EXIT_PUBLISH,
+                message=f"the outputs could not be published: {error}",
+                started_ms=item.started_ms,
+                finished_ms=item.finished_ms,
+            )
+            with contextlib.suppress(OSError):  # without the file a later life publishes again, which does no harm
+                item.folder.settle(result)
+        self._done(job, item, result)
+
+    def settle(self, job: Job, item: Item, result: ItemResult) -> None:
+        """Give an item its result without running it."""
+        with contextlib.suppress(OSError):  # without the file a later life finds out again
+            if not os.path.isdir(item.folder.root):
+                os.mkdir(item.folder.root)
+            item.folder.settle(result)
+        self._done(job, item, result)
+
+    def _done(self, job: Job, item: Item, result: ItemResult) -> None:
+        item.result = result
+        item.state = State.DONE
+        if len(job.items) > 1:
+            self._clear(item)
+            self._report(job, (result,))
+
+    def _clear(self, item: Item) -> None:
+        """Free the disk of an item's data before its list is through, where that may be worth it: the rest goes with
+        the Job. The log stays while somebody may follow it.
+        """
+        trigger = item.job_item.trigger
+        published = 0 if item.result is None else sum(output.size for output in item.result.outputs)
+        if trigger.size + published > _WORTH_CLEARING:
+            for path in (item.folder.inputs, item.folder.outputs, item.folder.work):
+                self._janitor.throw(path)
+
+
+def _write_environment(job: Job, item: Item, input_path: str, given: ItemInput) -> None:
+    """The last step of staging: its last line tells that everything before is there. Raises OSError."""
+    folder = item.folder
+    event_path = f"{folder.root}/event"
+    variables = environment.item_variables(
+        given,
+        input_dir=folder.inputs,
+        output_dir=folder.outputs,
+        input_path=input_path,
+        event_path=event_path if given.event else input_path,
+    )
+    # Not in the launcher's own environment: that one may serve several Jobs.
+    variables["JOB_UUID"] = job.plan.name.encode()
+    if environment.needs_event_file(given.event):
+        write(event_path, given.event)
+    write(folder.env, environment.render(variables, directory=folder.work))

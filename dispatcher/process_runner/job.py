@@ -1,0 +1,187 @@
+"""One Job in memory: its items, their states, and what is reported of it. No system calls: the runner's parts act on
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+
+import msgspec
+
+from dispatcher.process_runner.lanes import Lane
+from dispatcher.process_runner.layout import ItemFolder, JobFolder
+from dispatcher.process_runner.processes import Family
+from dispatcher.sidecar.stage import Staged
+from penstock.model import ErrorClass, ItemResult, JobItem, JobPhase, JobPlan, JobStatus
+from penstock.model.job import EXIT_DEADLINE
+
+#: What an item that the platform ended is said to have ended with; otherwise the shell's own code stands.
+_FORCED_CODES = {ErrorClass.DEADLINE: EXIT_DEADLINE, ErrorClass.OUT_OF_MEMORY: 137, ErrorClass.KILLED: 137}
+_SIGNALS = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    4: "SIGILL",
+    6: "SIGABRT",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    15: "SIGTERM",
+}
+
+
+class State(enum.IntEnum):
+    WAITING = 0
+    RUNNING = 1
+    ENDED = 2  # the script and whoever held its output are gone
+    DONE = 3  # has a result
+
+
+class Item:
+    """One item's turn. `why` is set before the platform ends it and decides its error class."""
+
+    __slots__ = (
+        "code",
+        "deadline",
+        "ended",
+        "finished_ms",
+        "folder",
+        "index",
+        "job_item",
+        "log_size",
+        "log_truncated",
+        "max_rss",
+        "orphaned",
+        "ready",
+        "recovered",
+        "result",
+        "staged",
+        "started_ms",
+        "state",
+        "why",
+        "why_text",
+    )
+
+    def __init__(self, index: int, job_item: JobItem, folder: ItemFolder) -> None:
+        self.index = index
+        self.job_item = job_item
+        self.folder = folder
+        self.state = State.WAITING
+        self.staged: Staged | None = None
+        #: Its folder is complete: it may be running already and must not be staged again.
+        self.ready = False
+        #: It was running in an earlier life and its launcher is gone: nobody will tell how it ended.
+        self.orphaned = False
+        self.result: ItemResult | None = None
+        self.code: int | None = None
+        self.why: ErrorClass | None = None
+        self.why_text = ""
+        self.started_ms = 0
+        self.finished_ms = 0
+        self.max_rss = 0
+        #: Bytes of output at its end; -1 = there is no file.
+        self.log_size = -1
+        self.log_truncated = False
+        #: An earlier life may have published some of its outputs.
+        self.recovered = False
+        #: Set when the launcher said so, or when it is gone.
+        self.ended: asyncio.Future[None] | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+
+
+class Job:
+    """`lane` is the launcher it runs on, None = none (yet, or any more)."""
+
+    __slots__ = ("current", "driver", "family", "folder", "items", "lane", "node", "phase", "plan", "reason", "started")
+
+    def __init__(self, plan: JobPlan, folder: JobFolder, node: str) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.node = node
+        self.items = [Item(index, item, folder.item(index)) for index, item in enumerate(plan.items)]
+        self.phase = JobPhase.PENDING
+        self.reason = ""
+        #: The item whose script runs now.
+        self.current: Item | None = None
+        self.lane: Lane | None = None
+        self.family: Family | None = None
+        #: Monotonic time of its start; -inf = in an earlier life.
+        self.started = 0.0
+        self.driver: asyncio.Task[None] | None = None
+
+    def attach(self, lane: Lane) -> None:
+        self.lane = lane
+        self.family = self.family_of(lane.pid, lane.start, lane.above)
+
+    def family_of(self, leader: int, start: int, above: int) -> Family:
+        return Family(
+            leader=leader,
+            leader_start=start,
+            marker=f"JOB_UUID={self.plan.name}\0".encode(),
+            folder=f"{self.folder.root}/",
+            above=above,
+        )
+
+    @property
+    def over(self) -> bool:
+        return self.phase in {JobPhase.FINISHED, JobPhase.LOST}
+
+    def find(self, invocation: str) -> Item | None:
+        return next((item for item in self.items if item.job_item.invocation == invocation), None)
+
+    def results(self) -> tuple[ItemResult, ...]:
+        return tuple(item.result for item in self.items if item.result is not None)
+
+    def status(self, now_ms: int, results: tuple[ItemResult, ...] | None = None) -> JobStatus:
+        return JobStatus(
+            name=self.plan.name,
+            phase=self.phase,
+            results=self.results() if results is None else results,
+            current=None if self.current is None else self.current.index,
+            reason=self.reason,
+            node=self.node,
+            time_ms=now_ms,
+        )
+
+
+def verdict(item: Item, deadline_s: float) -> tuple[ErrorClass | None, int | None, str]:
+    """Error class, exit code and sentence of an item whose script was started."""
+    code, why = item.code, item.why
+    if code is None and why is None:
+        why = ErrorClass.KILLED
+    if why is None:
+        return (ErrorClass.SCRIPT, code, _script_text(code or 0)) if code else (None, 0, "")
+    text = item.why_text
+    if not text:
+        text = {
+            ErrorClass.DEADLINE: f"the script did not end within its deadline of {deadline_s:g} s",
+            ErrorClass.CANCELLED: "cancelled while it was running",
+            ErrorClass.OUT_OF_MEMORY: "the script used more memory than the function's `memory`",
+            ErrorClass.KILLED: "the script was killed from outside",
+        }.get(why, "")
+    return why, _FORCED_CODES.get(why, code), text
+
+
+def _script_text(code: int) -> str:
+    if code > 128 and (name := _SIGNALS.get(code - 128)):
+        return f"the script was ended by {name} (exit code {code})"
+    if code == 127:
+        return "the script ended with code 127: a command it uses is not installed or not on PATH"
+    return f"the script ended with code {code}"
+
+
+def refused(item: JobItem, error: ErrorClass, message: str, exit_code: int | None, now_ms: int) -> ItemResult:
+    """The result of an item whose script never started."""
+    return ItemResult(
+        invocation=item.invocation,
+        attempt=item.attempt,
+        error=error,
+        exit_code=exit_code,
+        message=message,
+        finished_ms=now_ms,
+    )
+
+
+def same_plan(one: JobPlan, other: JobPlan) -> bool:
+    """Compared as they are stored, so that a plan read back equals the one submitted."""
+    return one == other or msgspec.json.encode(one) == msgspec.json.encode(other)

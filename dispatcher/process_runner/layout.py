@@ -1,0 +1,247 @@
+"""The folder of one Job on disk: the truth from which the next life of Penstock goes on.
+
+    plan.json    what was submitted, written whole before anything starts; a folder without it is no Job
+    script.sh    the user's script
+    launcher     a symbolic link whose text is "<pid>:<start time>:<name of its FIFO>", made (in one step) before that
+                 launcher is told anything of this Job
+    N/           an item: env         exports; its last line tells that staging is complete
+                          in out work the input, the outputs, the working directory
+                          log code    written by the launcher: output (its existence = started), exit code (= ended)
+                          why         error class, when the platform ended the item
+                          intent.json what is about to be published, when files are moved rather than copied
+                          result.json how it ended; written last
+
+The folder is renamed away when the Job is forgotten. A kill can come between any two steps; each state on disk means
+one thing, and `recovery` reads it.
+"""
+
+# Plain os calls, no Path objects: written for every item; a Path object costs more than the system call
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH115, PTH116, PTH123, PTH211
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from dispatcher.sidecar.environment import COMPLETE
+from penstock.errors import InvalidInput, OutOfSpace, Unavailable
+from penstock.model import ErrorClass, ItemResult, JobPlan
+
+LAUNCHER = str(Path(__file__).parent.parent / "sidecar" / "launcher.sh")
+SHELL = "/bin/sh"
+
+#: Sub-folders of an item.
+ITEM_PARTS = ("in", "out", "work")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
+class SavedJob(msgspec.Struct, frozen=True):
+    """Content of plan.json."""
+
+    boot: str
+    plan: JobPlan
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_job = msgspec.json.Decoder(SavedJob).decode
+_decode_result = msgspec.json.Decoder(ItemResult).decode
+
+
+def write(path: str, data: bytes, mode: int = 0o666) -> None:
+    """Raises OSError."""
+    descriptor = os.open(path, _CREATE, mode)
+    try:
+        if os.write(descriptor, data) != len(data):
+            with open(descriptor, "wb", closefd=False) as stream:
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                stream.write(data)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: str, data: bytes, mode: int = 0o666) -> None:
+    """The file appears with all of its content or not at all. Raises OSError."""
+    scratch = f"{path}.new"
+    write(scratch, data, mode)
+    os.rename(scratch, path)
+
+
+def read(path: str) -> bytes | None:
+    """None = there is no such file."""
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            return stream.readall()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+class JobFolder:
+    """Names and small files of one Job. `root` is absolute and has no blanks or glob characters below the work
+    folder.
+    """
+
+    __slots__ = ("ack", "name", "root", "script")
+
+    def __init__(self, workdir: str, name: str) -> None:
+        self.name = name
+        self.root = f"{workdir}/{name}"
+
+    def create(self, plan: JobPlan, boot: str) -> None:
+        """Everything up to the launcher's start. Raises InvalidInput, OutOfSpace, Unavailable; nothing is left then."""
+        try:
+            saved = _encode(SavedJob(boot, plan))
+        except UnicodeEncodeError as error:
+            raise InvalidInput("the plan holds a name or value that is no Unicode text", where=plan.name) from error
+        try:
+            os.makedirs(self.root, exist_ok=True)
+            write(f"{self.root}/script.sh", plan.script.encode("utf-8", "surrogateescape"))
+            # The secrets are in it: nobody else may read.
+            write_whole(f"{self.root}/plan.json", saved, 0o600)
+        except OSError as error:
+            remove_tree(self.root)
+            raise trouble(error, self.root) from error
+
+    def saved(self) -> SavedJob | None:
+        """None = the Job was never written down whole, or is already forgotten."""
+        raw = read(f"{self.root}/plan.json")
+        if raw is None:
+            return None
+        try:
+            return _decode_job(raw)
+        except msgspec.MsgspecError:  # torn by a power failure: it never became durable, so nobody counts on it
+            return None
+
+    def note_launcher(self, pid: int, start: int, fifo: str) -> None:
+        """Raises OSError."""
+        link = f"{self.root}/launcher"
+        try:
+            os.symlink(f"{pid}:{start}:{fifo}", link)
+        except FileExistsError:  # the one before it died
+            os.unlink(link)
+            os.symlink(f"{pid}:{start}:{fifo}", link)
+
+    def launcher(self) -> tuple[int, int, str] | None:
+        try:
+            pid, start, fifo = os.readlink(f"{self.root}/launcher").split(":")
+        except (OSError, ValueError):
+            return None
+        return int(pid), int(start), fifo
+
+    def item(self, index: int) -> ItemFolder:
+        return ItemFolder(f"{self.root}/{index}")
+
+
+class ItemFolder:
+    __slots__ = ("env", "inputs", "log", "outputs", "root", "work")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.env = f"{root}/env"
+        self.log = f"{root}/log"
+        self.inputs = f"{root}/in"
+        self.outputs = f"{root}/out"
+        self.work = f"{root}/work"
+
+    def create(self, spare: Callable[[str], bool] | None = None) -> None:
+        """Make the folders anew and empty. `spare` puts a used but empty one there, if it can. Raises OSError."""
+        if spare is not None and spare(self.root):
+            return
+        try:
+            os.mkdir(self.root)
+        except FileExistsError:
+            remove_tree(self.root)
+            os.mkdir(self.root)
+        for part in ITEM_PARTS:
+            os.mkdir(f"{self.root}/{part}")
+
+    def staged(self) -> bool:
+        raw = read(self.env)
+        return raw is not None and raw.endswith(COMPLETE)
+
+    def started(self) -> bool:
+        return os.path.exists(self.log)
+
+    def code(self) -> int | None:
+        """Exit code as the launcher wrote it; None = not ended (or a file that user code made up)."""
+        raw = read(f"{self.root}/code")
+        text = b"" if raw is None else raw.strip()
+        return int(text) & 0xFF if text.isdigit() and len(text) < 4 else None
+
+    def ended_ms(self) -> int:
+        """When the code was written; 0 = it was not."""
+        return _modified_ms(f"{self.root}/code")
+
+    def staged_ms(self) -> int:
+        return _modified_ms(self.env)
+
+    def note_why(self, why: ErrorClass) -> None:
+        with contextlib.suppress(OSError):  # only makes the report of a later life more exact
+            write(f"{self.root}/why", why.value.encode())
+
+    def why(self) -> ErrorClass | None:
+        raw = read(f"{self.root}/why")
+        try:
+            return ErrorClass(raw.decode()) if raw else None
+        except ValueError:
+            return None
+
+    def intend(self, result: ItemResult) -> None:
+        write_whole(f"{self.root}/intent.json", _encode(result))
+
+    def intent(self) -> ItemResult | None:
+        return _result(f"{self.root}/intent.json")
+
+    def carry_out(self) -> None:
+        """What was intended has happened: it becomes the result, in one step."""
+        os.rename(f"{self.root}/intent.json", f"{self.root}/result.json")
+
+    def settle(self, result: ItemResult) -> None:
+        write_whole(f"{self.root}/result.json", _encode(result))
+
+    def result(self) -> ItemResult | None:
+        return _result(f"{self.root}/result.json")
+
+
+def _result(path: str) -> ItemResult | None:
+    raw = read(path)
+    try:
+        return None if raw is None else _decode_result(raw)
+    except msgspec.MsgspecError:  # torn by a power failure
+        return None
+
+
+def _modified_ms(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns // 1_000_000
+    except OSError:
+        return 0
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder whatever is in it, and whatever rights a script took away. Missing is fine; the rest is tried."""
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def trouble(error: OSError, where: str) -> Unavailable:
+    """Translate an error of the work folder's disk."""
+    if error.errno in {28, 122}:  # ENOSPC, EDQUOT
+        return OutOfSpace(f"{where}: no space is left for the Job's files; free some or move the data folder")
+    return Unavailable(f"{where}: the Job's files cannot be written: {error.strerror}")

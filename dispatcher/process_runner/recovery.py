@@ -1,0 +1,86 @@
+"""Reads what an earlier life left in the work folder and says, per Job, where to go on.
+
+Items that have ended are completed from their code files; one that runs goes on under its launcher; one that was
+started and whose launcher is gone is lost; those that never started are run. After a restart of the machine only
+result files are believed: code files and outputs may have reached the disk in any order, or not at all.
+"""
+# Plain os calls, no Path objects: keeps to the form of the folder's other modules.
+# ruff: noqa: PTH112, PTH208
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from dispatcher.process_runner import processes
+from dispatcher.process_runner.job import Item, Job, State
+from dispatcher.process_runner.layout import JobFolder, remove_tree
+from penstock.model import JobPhase
+
+
+def find(workdir: str, boot: str, node: str) -> Iterator[tuple[Job, tuple[int, int, str] | None]]:
+    """Yield every Job on disk, and the launcher that lives for it (pid, start time, FIFO). A Job that is `over` needs
+    nothing more. Removes what was half made or half removed. Raises OSError.
+    """
+    for name in sorted(os.listdir(workdir)):
+        path = f"{workdir}/{name}"
+        if name.startswith(".") or not os.path.isdir(path):
+            continue
+        folder = JobFolder(workdir, name)
+        saved = folder.saved()
+        if saved is None or saved.plan.name != name:
+            remove_tree(path)
+            continue
+        job = Job(saved.plan, folder, node)
+        yield job, _look(job, same_boot=bool(boot) and saved.boot == boot)
+
+
+def _look(job: Job, *, same_boot: bool) -> tuple[int, int, str] | None:
+    job.started = float("-inf")  # its processes may be of any age
+    for item in job.items:
+        item.recovered = True
+        item.result = item.folder.result()
+        if item.result is not None:
+            item.state = State.DONE
+    launcher = job.folder.launcher()
+    if same_boot and launcher is not None:
+        job.family = job.family_of(launcher[0], launcher[1], launcher[0])
+    if all(item.state is State.DONE for item in job.items):
+        if job.family is not None:
+            processes.kill_all(job.family)
+        job.phase = JobPhase.FINISHED
+        return None
+    if not same_boot:
+        job.phase, job.reason = JobPhase.LOST, "the machine was restarted while it was running"
+        return None
+    living = launcher if launcher is not None and processes.alive(launcher[0], launcher[1]) else None
+    _read(job, living=living is not None)
+    return living
+
+
+def _read(job: Job, *, living: bool) -> None:
+    """Where each item stands. The word for one that is staged may still be in the launcher's FIFO; saying it again does
+    no harm, since the launcher drops what has run.
+    """
+    begun = 0
+    for item in job.items:
+        if item.state is State.DONE:
+            continue
+        folder = item.folder
+        if folder.code() is not None:
+            _begin(item, begun)
+            item.finished_ms = folder.ended_ms()
+            item.started_ms = min(item.started_ms, item.finished_ms)
+            begun = item.finished_ms
+        elif folder.started():
+            _begin(item, begun)
+            item.orphaned = not living
+        elif folder.staged():
+            item.ready = living  # without a launcher nothing can have read the word: it is staged anew
+
+
+def _begin(item: Item, begun: int) -> None:
+    item.ready = True
+    item.state = State.RUNNING
+    item.why = item.folder.why()
+    item.started_ms = max(begun, item.folder.staged_ms())
