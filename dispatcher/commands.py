@@ -155,7 +155,7 @@ class Commands:
         """The function was deleted: nothing of it starts any more, what runs is stopped, what waits is recorded."""
         reason = f"the function {name} was deleted"
         for job in self._scheduler.drop(uid):
-            if job.holds_slot:
+            if job.in_runner:
                 job.cancel |= dict.fromkeys(job.records, reason)
                 await self._runner.cancel(job.plan.name, reason=reason)
             else:

@@ -60,9 +60,11 @@ class Outcomes:
             job.current_ms = status.time_ms or now
             job.first_start_ms = job.first_start_ms or job.current_ms
         ended = status.phase in {JobPhase.FINISHED, JobPhase.LOST}
+        if status.scripts_done and not ended:
+            self._scheduler.release(status.name)
         if ended:
             changed += [self._settle(job, result, now) for result in _lost(job, status)]
-            self._scheduler.release(status.name)
+            self._scheduler.ended(status.name)
         if changed or ended:
             future = self._recorder.write(changed)
             future.add_done_callback(partial(self._durable, job, changed, ended))
@@ -118,7 +120,7 @@ class Outcomes:
         statuses = {status.name: status for status in await self._runner.jobs()}
         now = now_ms()
         for name, job in list(self._scheduler.jobs.items()):
-            if not job.holds_slot:
+            if not job.in_runner:
                 continue
             status = statuses.get(name)
             if status is not None:

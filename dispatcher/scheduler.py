@@ -50,7 +50,8 @@ class Running(msgspec.Struct):
     current: int | None = None
     first_start_ms: int = 0
     not_before_ms: int = 0
-    holds_slot: bool = False
+    #: The runner has it: submitted (or being submitted) and not ended.
+    in_runner: bool = False
     cancel: dict[str, str] = msgspec.field(default_factory=dict)
 
 
@@ -162,8 +163,8 @@ class Scheduler:
         return self._sleep_s(now_ms())
 
     async def wait_idle(self) -> None:
-        """Return when no Job holds a slot."""
-        while any(job.holds_slot for job in self.jobs.values()):
+        """Return when the runner has nothing left."""
+        while any(job.in_runner for job in self.jobs.values()):
             self._released.clear()
             await self._released.wait()
 
@@ -287,7 +288,7 @@ class Scheduler:
 
     def _hold(self, job: Running) -> None:
         self.slots.take(job.plan)
-        job.holds_slot = True
+        job.in_runner = True
         self.admission.started(job.plan.function_uid, job.plan.name, len(job.plan.items))
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -324,7 +325,7 @@ class Scheduler:
         log.warning("a Job has to wait", action="job_delayed", job=job.plan.name, error=why)
         self.slots.give_back(job.plan.name)
         self.admission.refused(job.plan.name)
-        job.holds_slot = False
+        job.in_runner = False
         job.not_before_ms = now_ms() + delay_ms
         self._ahead.push(job)
         self.kick()
@@ -339,24 +340,30 @@ class Scheduler:
             for record in job.records.values()
             if not record.phase.final
         ]
-        self.release(job.plan.name)
+        self.ended(job.plan.name)
         self.jobs.pop(job.plan.name, None)
         await self._recorder.write(records)
         for record in records:
             self.settled(record)
 
     def release(self, name: str) -> None:
-        """The Job has ended: its slot is free, and the next planned Job takes it at once."""
+        """No script of the Job runs any more: its slot is free, and the next planned Job takes it at once. May be
+        told again."""
         job = self.jobs.get(name)
         if job is None:
             return
         start = job.first_start_ms or job.submitted_ms
         self.admission.ended(name, max(0.0, (now_ms() - start) / 1000) if start else 0.0)
         self.slots.give_back(name)
-        job.holds_slot = False
-        self._released.set()
         self.submit_ready()
         self.kick()
+
+    def ended(self, name: str) -> None:
+        """The runner is done with the Job."""
+        if name in self.jobs:
+            self.jobs[name].in_runner = False
+        self.release(name)
+        self._released.set()
 
     # ---- answers
 

@@ -120,6 +120,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[ItemResult, ...] = ()
     #: Index of the item running now, or None.
     current: int | None = None
+    #: No script of the Job runs or will run any more; only publication is left, so its slot is free.
+    scripts_done: bool = False
     reason: str = ""
     message: str = ""
     node: str = ""

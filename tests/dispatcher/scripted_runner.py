@@ -71,6 +71,10 @@ class ScriptedRunner:
         results = tuple(outcome(item) for item in self.plans[name].items)
         self._report(JobStatus(name=name, phase=JobPhase.FINISHED, results=results, time_ms=now_ms()))
 
+    def publishing(self, name: str) -> None:
+        """The scripts of the Job have ended; its outputs are on their way."""
+        self._report(JobStatus(name=name, phase=JobPhase.RUNNING, scripts_done=True, time_ms=now_ms()))
+
     def vanish(self, name: str) -> None:
         """The Job is gone without a word."""
         del self.statuses[name], self.plans[name]

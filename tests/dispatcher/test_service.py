@@ -95,6 +95,25 @@ async def test_a_burst_keeps_the_slots_and_no_more_than_the_slots(bench: Dispatc
     assert bench.runner.most_at_once == 2
 
 
+async def test_a_slot_is_free_as_soon_as_the_scripts_of_a_job_are_done(bench: DispatcherBench) -> None:
+    bench.runner.outcome = None
+    await bench.deploy()
+    async with bench.life() as dispatcher:
+        await bench.event(*(make_event(f"in/{number}") for number in range(5)))
+        await bench.until_submitted(2)
+        first = bench.runner.submitted[0].name
+        bench.runner.publishing(first)
+        bench.runner.publishing(first)
+        await bench.until_submitted(3)
+        assert len(await bench.records(Phase.SUCCEEDED)) == 0
+        assert not await dispatcher.drain(0.05), "what is being published still counts"
+        for plan in list(bench.runner.submitted):
+            bench.runner.finish(plan.name)
+        assert await dispatcher.drain(5)
+        await bench.until_phase(Phase.SUCCEEDED, 3)
+    assert len(bench.runner.submitted) == 3
+
+
 async def test_one_event_that_cannot_be_read_is_a_dead_letter_and_the_rest_goes_on(bench: DispatcherBench) -> None:
     await bench.deploy()
     async with bench.life():
