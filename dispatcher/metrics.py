@@ -38,3 +38,21 @@ class DispatcherMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        # Looking a label up costs as much as a dozen increments, and these are on the path of every item.
+        self._recorded: dict[str, Counter] = {}
+        self._timed: dict[str, tuple[Histogram, Histogram]] = {}
+
+    def record(self, phase: str) -> None:
+        """One record of this phase was written."""
+        counter = self._recorded.get(phase)
+        if counter is None:
+            counter = self._recorded[phase] = self.phases.labels(phase)
+        counter.inc()
+
+    def observe(self, function: str, *, waited_s: float, ran_s: float) -> None:
+        """One item of this function ended."""
+        timed = self._timed.get(function)
+        if timed is None:
+            timed = self._timed[function] = (self.waited.labels(function), self.ran.labels(function))
+        timed[0].observe(waited_s)
+        timed[1].observe(ran_s)

@@ -85,8 +85,8 @@ class Outcomes:
         first = result.invocation == job.plan.items[0].invocation
         start = max(0, result.started_ms - job.submitted_ms) / 1000 if first and job.submitted_ms else None
         pace.observe(start_s=start, item_s=took)
-        self._metrics.ran.labels(job.plan.function).observe(took)
-        self._metrics.waited.labels(job.plan.function).observe(max(0, result.started_ms - record.queued_ms) / 1000)
+        waited = max(0, result.started_ms - record.queued_ms) / 1000
+        self._metrics.observe(job.plan.function, waited_s=waited, ran_s=took)
 
     def _durable(self, job: Running, changed: list[Record], ended: bool, future: asyncio.Future[list[Record]]) -> None:
         if future.cancelled():

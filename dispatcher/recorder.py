@@ -72,7 +72,7 @@ class Recorder:
             if not future.done():
                 future.set_result([record for record in part if (record.id, record.order) in by_key])
         for record in changed:
-            self._metrics.phases.labels(record.phase.value).inc()
+            self._metrics.record(record.phase.value)
             self._announce(record)
 
     async def _append(self, records: list[Record]) -> dict[int, int]:

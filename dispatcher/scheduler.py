@@ -348,7 +348,8 @@ class Scheduler:
 
     def release(self, name: str) -> None:
         """No script of the Job runs any more: its slot is free, and the next planned Job takes it at once. May be
-        told again."""
+        told again.
+        """
         job = self.jobs.get(name)
         if job is None:
             return

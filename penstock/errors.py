@@ -64,6 +64,12 @@ class Conflict(PenstockError):
     code = "conflict"
 
 
+class Fenced(PenstockError):
+    """Another writer has taken over, or this one never did: what it would write must not be written, by no retry."""
+
+    code = "fenced"
+
+
 class Unavailable(PenstockError):
     """Infrastructure did not answer or refused for now. The same call may succeed later."""
 

@@ -1,9 +1,9 @@
-"""The few fields of Jobs and pods that Penstock reads, as the API server writes them. Nothing else is decoded or kept."""
+"""The few fields of Jobs and pods that Penstock reads, as the API server writes them. Nothing else is kept."""
 # ruff: noqa: N815 - field names are the API's
 
 from __future__ import annotations
 
-import datetime
+from datetime import datetime
 
 import msgspec
 
@@ -11,8 +11,8 @@ import msgspec
 class Metadata(msgspec.Struct):
     name: str
     uid: str = ""
-    creationTimestamp: datetime.datetime | None = None
-    deletionTimestamp: datetime.datetime | None = None
+    creationTimestamp: datetime | None = None
+    deletionTimestamp: datetime | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
 
@@ -22,7 +22,7 @@ class Condition(msgspec.Struct):
     status: str = ""
     reason: str = ""
     message: str = ""
-    lastTransitionTime: datetime.datetime | None = None
+    lastTransitionTime: datetime | None = None
 
 
 class TemplateMetadata(msgspec.Struct):
@@ -40,7 +40,7 @@ class JobSpec(msgspec.Struct):
 
 class JobState(msgspec.Struct):
     conditions: list[Condition] = []
-    startTime: datetime.datetime | None = None
+    startTime: datetime | None = None
 
 
 class Job(msgspec.Struct):
@@ -58,15 +58,15 @@ class Waiting(msgspec.Struct):
 
 
 class RunningSince(msgspec.Struct):
-    startedAt: datetime.datetime | None = None
+    startedAt: datetime | None = None
 
 
 class Terminated(msgspec.Struct):
     exitCode: int = 0
     reason: str = ""
     message: str = ""
-    startedAt: datetime.datetime | None = None
-    finishedAt: datetime.datetime | None = None
+    startedAt: datetime | None = None
+    finishedAt: datetime | None = None
 
 
 class ContainerState(msgspec.Struct):
@@ -91,7 +91,7 @@ class PodState(msgspec.Struct):
     message: str = ""
     conditions: list[Condition] = []
     containerStatuses: list[ContainerStatus] = []
-    startTime: datetime.datetime | None = None
+    startTime: datetime | None = None
 
 
 class Pod(msgspec.Struct):
@@ -118,6 +118,6 @@ def _true(conditions: list[Condition], kind: str) -> Condition | None:
     return next((one for one in conditions if one.type == kind and one.status == "True"), None)
 
 
-def millis(moment: datetime.datetime | None) -> int:
+def millis(moment: datetime | None) -> int:
     """Milliseconds since the epoch, 0 = not known."""
     return 0 if moment is None else int(moment.timestamp() * 1000)

@@ -179,9 +179,7 @@ def check_shared(plan: JobPlan, settings: KubernetesSettings) -> None:
         )
     for name in plan.secrets:
         if not _SECRET_KEY.fullmatch(name):
-            raise InvalidInput(
-                f"the secret {name!r} needs a name of letters, digits, '-', '_' and '.'", where=where
-            )
+            raise InvalidInput(f"the secret {name!r} needs a name of letters, digits, '-', '_' and '.'", where=where)
 
 
 def _texts(plan: JobPlan) -> Iterator[str]:

@@ -42,9 +42,9 @@ class JobRef(msgspec.Struct, frozen=True):
 
 
 class ResultSource(Protocol):
-    #: Whether results appear one by one while a list runs, so that looking in between is worth while.
+    #: Whether results are objects of their own: one by one while a list runs, and true whatever became of the pod.
     @property
-    def early(self) -> bool: ...
+    def objects(self) -> bool: ...
 
     async def results(self, job: JobRef) -> Sequence[ItemResult]:
         """The results that are there, in any order. Raises Unavailable: not known now, ask again."""
@@ -59,7 +59,7 @@ def result_key(job: str, invocation: str, attempt: int) -> str:
 class StoreResults:
     """Result objects in the platform's bucket."""
 
-    early = True
+    objects = True
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -70,7 +70,9 @@ class StoreResults:
         """Raises Unavailable. A result that cannot be read counts as missing, with its words in an error result."""
         turns = job.turns
         if len(turns) > 1:
-            there = {info.key async for page in self._store.list(SYSTEM_BUCKET, f"results/{job.name}/") for info in page}
+            there = {
+                info.key async for page in self._store.list(SYSTEM_BUCKET, f"results/{job.name}/") for info in page
+            }
             turns = tuple(turn for turn in turns if result_key(job.name, *turn) in there)
         found = await asyncio.gather(*(self._read(job.name, turn) for turn in turns))
         return [result for result in found if result is not None]
@@ -105,7 +107,7 @@ def _unreadable(invocation: str, attempt: int, error: Corrupt) -> ItemResult:
 class PodResults:
     """For pods without sidecars: every item ended as the user's container ended."""
 
-    early = False
+    objects = False
 
     async def results(self, job: JobRef) -> Sequence[ItemResult]:
         done = job.standing.exit

@@ -84,7 +84,9 @@ def stand(job: Job | None, pod: Pod | None, *, job_gone: bool = False, pod_gone:
         return Standing(phase=JobPhase.PENDING, reason=reason, message=message)
     user = pod.container(USER)
     if user.terminated is not None:
-        done = exit_of(user.terminated)
+        done = _own_exit(pod)
+        if done is None:
+            return Standing(phase=JobPhase.RUNNING, node=node, reason="Deleted", message="the pod is being taken away")
         return Standing(
             phase=JobPhase.RUNNING, end=End.USER, node=node, exit=done, started_ms=done.started_ms,
             reason=done.reason, message=exit_words(done),
@@ -124,8 +126,7 @@ def _ending(job: Job | None, pod: Pod | None, *, job_gone: bool, pod_gone: bool)
 
 def _over(pod: Pod, reason: str, words: str, *, pod_gone: bool) -> Standing:
     node = pod.spec.nodeName
-    user = pod.container(USER).terminated
-    done = exit_of(user) if user is not None else None
+    done = _own_exit(pod)
     if reason:
         message = f"the pod was lost: {words}"
         return Standing(phase=JobPhase.LOST, end=End.OVER, reason=reason, message=message, node=node)
@@ -133,13 +134,22 @@ def _over(pod: Pod, reason: str, words: str, *, pod_gone: bool) -> Standing:
         message = "the pod ran longer than its items' deadlines together allow"
         return Standing(phase=JobPhase.LOST, end=End.OVER, reason=pod.status.reason, message=message, node=node)
     if done is None:
-        message = "the pod was deleted from outside" if pod_gone else _without_user(pod)
-        reason = "Deleted" if pod_gone else pod.status.reason
+        deleted = pod_gone or pod.metadata.deletionTimestamp is not None
+        message = "the pod was deleted from outside" if deleted else _without_user(pod)
+        reason = "Deleted" if deleted else pod.status.reason
         return Standing(phase=JobPhase.LOST, end=End.OVER, reason=reason, message=message, node=node)
     return Standing(
         phase=JobPhase.FINISHED, end=End.OVER, reason=done.reason, message=exit_words(done, _broken(pod)), node=node,
         exit=done, started_ms=done.started_ms,
     )  # fmt: skip
+
+
+def _own_exit(pod: Pod) -> Exit | None:
+    """How the user's container ended by itself: whoever takes a pod away ends its containers with codes of their own."""
+    user = pod.container(USER).terminated
+    if user is None or taken_away(pod)[0] or (pod.metadata.deletionTimestamp is not None and user.exitCode):
+        return None
+    return exit_of(user)
 
 
 def _without_user(pod: Pod) -> str:
@@ -219,5 +229,3 @@ def exit_words(done: Exit, broken: str = "") -> str:
     if done.reason == "OOMKilled":
         return "the script's container used more memory than the function has and was ended"
     return broken
-
-

@@ -43,6 +43,8 @@ class JobTemplate:
         check_shared(plan, settings)
         self.shared = common(plan)
         self._settings = settings
+        #: Whether the generation's files are in the cluster; the runner's note.
+        self.prepared = False
         self._public = public_digest(self.shared)
         self._inline = self._pieces(inline=True)
         self._mapped = self._pieces(inline=False)

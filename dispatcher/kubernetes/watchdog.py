@@ -73,7 +73,9 @@ def _pending(
         start = millis(pod.status.startTime) or now
         late = (now - start) / 1000 > settings.start_limit_s
         kind = "its image" if reason in IMAGE_REASONS else USER
-        words = f"{message}; given up after {settings.start_limit_s:.0f} s of trying to start {kind}" if late else message
+        words = (
+            f"{message}; given up after {settings.start_limit_s:.0f} s of trying to start {kind}" if late else message
+        )
         return Verdict(reason, words, ErrorClass.UNSTARTABLE if late else None)
     if waited_s > settings.name_after_s:
         where = f"on the node {pod.spec.nodeName}" if pod.spec.nodeName else "by the scheduler"

@@ -6,6 +6,17 @@ adapter is in no suite.
 
 from penstock.ports.event_log import EventLog, LogEntry, Positions, StoredEntry
 from penstock.ports.ledger import Ledger, QueueStats, RecordPage, RecordQuery
+from penstock.ports.node_provider import (
+    NodeAdd,
+    NodeProvider,
+    NodeTarget,
+    OrderAnswer,
+    Outcome,
+    ProviderCapabilities,
+    ProviderNode,
+    ProviderState,
+    StopHow,
+)
 from penstock.ports.object_store import ObjectStore, StoreCapabilities
 from penstock.ports.registry import ChangeKind, FunctionChange, Registry
 from penstock.ports.runner import Room, Runner
@@ -18,8 +29,16 @@ __all__ = [
     "Gap",
     "Ledger",
     "LogEntry",
+    "NodeAdd",
+    "NodeProvider",
+    "NodeTarget",
     "ObjectStore",
+    "OrderAnswer",
+    "Outcome",
     "Positions",
+    "ProviderCapabilities",
+    "ProviderNode",
+    "ProviderState",
     "QueueStats",
     "RecordPage",
     "RecordQuery",
@@ -27,6 +46,7 @@ __all__ = [
     "Room",
     "Runner",
     "Source",
+    "StopHow",
     "StoreCapabilities",
     "StoredEntry",
 ]

@@ -33,6 +33,10 @@ class StoreCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     metadata: bool
     #: `publish` of a file on the same disk moves it instead of copying.
     moves: bool
+    #: Keys are valid Unicode text: no surrogate escapes, which stand for bytes that are no UTF-8.
+    text_keys_only: bool = False
+    #: `a/` can be an object of its own, as other programs make them to show a folder.
+    folder_markers: bool = False
 
 
 class ObjectStore(Protocol):

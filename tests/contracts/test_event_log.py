@@ -181,8 +181,10 @@ async def test_the_end_is_after_the_last_entry(log: EventLog) -> None:
     places = await log.append(TOPIC, entries(*((f"k{n}", "v") for n in range(20))))
     end = await log.end(TOPIC)
     for partition in {partition for partition, _ in places}:
-        assert end[partition] == max(offset for home, offset in places if home == partition) + 1
+        # Not `+ 1`: a log may keep marks of its own behind the last entry.
+        assert end[partition] > max(offset for home, offset in places if home == partition)
     assert await log.read(TOPIC, end) == []
+    assert await log.end(TOPIC) == end, "it stays where it is while nothing is appended"
 
 
 async def test_concurrent_appends_keep_the_order_of_each_key_and_stay_whole(log: EventLog) -> None:
@@ -270,7 +272,8 @@ async def test_offsets_are_not_used_again_after_everything_was_trimmed(factory: 
     async with factory(tmp_path / "log") as log:
         await log.append(TOPIC, entries(("k", "1"), ("k", "2")))
         end = await log.end(TOPIC)
-        assert await log.trim(TOPIC, before_ms=FUTURE_MS, below=end) == 2
+        assert await log.trim(TOPIC, before_ms=FUTURE_MS, below=end) >= 2  # a log may count its own marks
+        assert await everything(log) == []
         assert await log.end(TOPIC) == end
     async with factory(tmp_path / "log") as log:
         ((partition, offset),) = await log.append(TOPIC, entries(("k", "3")))
