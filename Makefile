@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format types bench lock clean testbed
+.PHONY: help demo test test-fast lint format bench lock clean testbed tools
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,13 +40,21 @@ format: $(VENV)/.dev  ## mend what style can be mended by a program
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test-fast: $(VENV)/.dev  ## tests that need no server and no long time
+# Small programs that some tests need beside Python: another shell, and the tracer that proves what is on disk.
+tools:
+	@command -v busybox >/dev/null && command -v strace >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing busybox-static and strace with apt-get"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y busybox-static strace >/dev/null; \
+	  else echo "the tests need busybox and strace; on Debian and Ubuntu: apt install busybox-static strace" >&2; exit 1; fi; }
+
+test-fast: $(VENV)/.dev tools  ## tests that need no server and no long time
 	$(BIN)/python -m pytest -q -m "not components and not slow"
 
 testbed: $(VENV)/.dev  ## find or build the real servers that the tests use
 	$(BIN)/python -m tests.testbed build
 
-test: lint testbed  ## everything, real components included
+test: lint tools testbed  ## everything, real components included
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.dev  ## every benchmark at full size; rewrites benchmarks/RESULTS.md
