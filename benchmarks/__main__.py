@@ -74,8 +74,10 @@ def _section(result: dict[str, Any]) -> str:
     lines = [
         f"## {name}",
         "",
-        f"`python -m benchmarks.{name}`, {result['date']}, {machine['processors']} processors ({machine['model']}), "
-        f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}",
+        (
+            f"`python -m benchmarks.{name}`, {result['date']}, {machine['processors']} processors ({machine['model']}), "
+            f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}"
+        ),
         "",
         "| figure | value | target | beside |",
         "|---|---|---|---|",

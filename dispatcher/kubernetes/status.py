@@ -145,7 +145,7 @@ def _over(pod: Pod, reason: str, words: str, *, pod_gone: bool) -> Standing:
 
 
 def _own_exit(pod: Pod) -> Exit | None:
-    """How the user's container ended by itself: whoever takes a pod away ends its containers with codes of their own."""
+    """How the user's container ended by itself: who takes a pod away ends its containers with codes of its own."""
     user = pod.container(USER).terminated
     if user is None or taken_away(pod)[0] or (pod.metadata.deletionTimestamp is not None and user.exitCode):
         return None

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from dispatcher.kubernetes.checks import check_own, check_shared
 from dispatcher.kubernetes.manifest import (
     LONGEST_S,
     assemble,
-    check_own,
-    check_shared,
     common,
     digest_of,
     encode_items,

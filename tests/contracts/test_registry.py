@@ -15,6 +15,7 @@ from penstock.adapters.sqlite import SqliteRegistry
 from penstock.errors import AlreadyExists, Closed, Conflict, NotFound
 from penstock.model import Function, Limits, StorageIO
 from penstock.ports import ChangeKind, FunctionChange, Registry
+from tests.kubernetes.support import kubernetes_registry, use
 
 Factory = Callable[[Path], AbstractAsyncContextManager[Registry]]
 #: Long enough for a slow machine; reached only when something hangs.
@@ -31,13 +32,20 @@ async def sqlite(folder: Path) -> AsyncIterator[Registry]:
         await registry.close()
 
 
-ADAPTERS: list[tuple[str, Factory]] = [("sqlite", sqlite)]
+ADAPTERS: list[tuple[str, Factory]] = [("sqlite", sqlite), ("kubernetes", kubernetes_registry)]
+#: These need real servers from the test bed.
+COMPONENTS = {"kubernetes"}
 
 
-@pytest.fixture(params=[factory for _, factory in ADAPTERS], ids=[name for name, _ in ADAPTERS])
-def factory(request: pytest.FixtureRequest) -> Factory:
-    chosen: Factory = request.param
-    return chosen
+@pytest.fixture(
+    params=[pytest.param(one, marks=[pytest.mark.components] * (one[0] in COMPONENTS), id=one[0]) for one in ADAPTERS]
+)
+async def factory(request: pytest.FixtureRequest) -> Factory:
+    name, chosen = request.param
+    if name in COMPONENTS:
+        await use(request.getfixturevalue(name))
+    made: Factory = chosen
+    return made
 
 
 @pytest.fixture
