@@ -1,0 +1,140 @@
+"""Where units of demand would fit: first fit of groups into bins, in blocks so that full nodes are passed over fast.
+Pure.
+
+A bin is a node that is on, coming, or yet to be opened. Groups of alike units are placed whole: the cost is near
+groups x blocks, not pods x nodes. A block knows the largest free amount of each resource in it, so a thousand full
+nodes cost some thirty comparisons per group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from scaler.model import Labels, PodSpec, Taint
+from scaler.predicates import obstacle, ports_free
+
+_BLOCK = 32
+#: (position of the resource in a bin's vector, amount per unit); only resources that are asked for.
+Need = tuple[tuple[int, int], ...]
+
+
+class Bin:
+    """Free room of one node. Belongs to one decision."""
+
+    __slots__ = ("free", "labels", "name", "ports", "taints")
+
+    def __init__(
+        self, name: str, free: list[int], labels: Labels, taints: tuple[Taint, ...], ports: Iterable[str] = ()
+    ) -> None:
+        self.name = name
+        self.free = free
+        self.labels = labels
+        self.taints = taints
+        self.ports = frozenset(ports)
+
+    def room(self, need: Need, most: int) -> int:
+        """How many units fit, up to `most`."""
+        free = self.free
+        for position, amount in need:
+            fits = free[position] // amount
+            if fits < most:
+                if fits <= 0:
+                    return 0
+                most = fits
+        return most
+
+    def take(self, need: Need, count: int) -> None:
+        """Count may be negative: give back."""
+        for position, amount in need:
+            self.free[position] -= amount * count
+
+
+Placement = tuple[Bin, int]
+
+
+class Bins:
+    """Bins in a fixed order of preference."""
+
+    def __init__(self, width: int, bins: Sequence[Bin] = ()) -> None:
+        self._width = width
+        self._blocks: list[list[Bin]] = []
+        self._tops: list[list[int]] = []
+        for start in range(0, len(bins), _BLOCK):
+            self._blocks.append(list(bins[start : start + _BLOCK]))
+            self._tops.append(self._top(self._blocks[-1]))
+
+    def _top(self, block: list[Bin]) -> list[int]:
+        return [max(bin_.free[position] for bin_ in block) for position in range(self._width)]
+
+    def append(self, bin_: Bin) -> None:
+        if not self._blocks or len(self._blocks[-1]) >= _BLOCK:
+            self._blocks.append([])
+            self._tops.append([-1] * self._width)
+        self._blocks[-1].append(bin_)
+        self._tops[-1] = [max(top, free) for top, free in zip(self._tops[-1], bin_.free, strict=True)]
+
+    def fill(self, spec: PodSpec, need: Need, count: int, per_bin: int) -> list[Placement]:
+        """Place up to `count` units, at most `per_bin` (0 = no limit) on each; returns where."""
+        placed: list[Placement] = []
+        per_bin = 1 if spec.host_ports else per_bin or count
+        for number, block in enumerate(self._blocks):
+            if count <= 0:
+                break
+            top = self._tops[number]
+            if any(top[position] < amount for position, amount in need):
+                continue
+            found = _fill_block(block, spec, need, count, per_bin)
+            if found:
+                placed.extend(found)
+                count -= sum(units for _, units in found)
+                self._tops[number] = self._top(block)
+        return placed
+
+    def give_back(self, spec: PodSpec, need: Need, placed: list[Placement]) -> None:
+        """Undo placements of `fill` (a gang that did not fit whole)."""
+        for bin_, units in placed:
+            bin_.take(need, -units)
+            bin_.ports -= frozenset(spec.host_ports)
+        self._tops = [self._top(block) for block in self._blocks]
+
+
+def _fill_block(block: list[Bin], spec: PodSpec, need: Need, count: int, per_bin: int) -> list[Placement]:
+    placed: list[Placement] = []
+    for bin_ in block:
+        units = bin_.room(need, min(count, per_bin))
+        if units <= 0 or obstacle(spec, bin_.labels, bin_.taints):
+            continue
+        if spec.host_ports:
+            if not ports_free(spec.host_ports, bin_.ports):
+                continue
+            bin_.ports |= frozenset(spec.host_ports)
+        bin_.take(need, units)
+        placed.append((bin_, units))
+        count -= units
+        if count <= 0:
+            break
+    return placed
+
+
+class Axes:
+    """Which resources a decision looks at, and at which position of a vector each stands."""
+
+    def __init__(self, specs: Iterable[PodSpec], more: Iterable[str] = ()) -> None:
+        names = {name for spec in specs for name, _ in spec.requests} | set(more)
+        self.names = sorted(names)
+        self._position = {name: position for position, name in enumerate(self.names)}
+        self._needs: dict[PodSpec, Need] = {}
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def need(self, spec: PodSpec) -> Need:
+        found = self._needs.get(spec)
+        if found is None:
+            found = tuple((self._position[name], amount) for name, amount in spec.requests if amount > 0)
+            self._needs[spec] = found
+        return found
+
+    def vector(self, amounts: dict[str, int]) -> list[int]:
+        return [amounts.get(name, 0) for name in self.names]

@@ -1,0 +1,355 @@
+"""The default policy of CLUES 2.3, rule by rule, so that a comparison with it is fair. Behaviour only; nothing is
+copied.
+
+The rules are those of the published description: node states with their delays and time-outs, requests with bookings,
+and the schedulers PowOn_Requests, Reconsider_Jobs, PowOff_IDLE and PowOn_Free in that order, each pass followed by all
+power-offs and then all power-ons. One simplification: a job counts as attended once it has started.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+#: Amounts of one task by position; of a node likewise.
+Amounts = tuple[int, ...]
+
+
+class State(enum.IntEnum):
+    UNKNOWN = -1
+    IDLE = 0
+    USED = 1
+    OFF = 2
+    POW_ON = 3
+    POW_OFF = 4
+    ON_ERR = 5
+    OFF_ERR = 6
+
+
+class RequestState(enum.IntEnum):
+    NOT_SERVED = -2
+    PENDING = 0
+    ATTENDED = 1
+    SERVED = 2
+    BLOCKED = 3
+
+
+_LIVE = frozenset({RequestState.PENDING, RequestState.ATTENDED, RequestState.BLOCKED})
+_QUEUED = frozenset({RequestState.PENDING, RequestState.BLOCKED})
+
+
+class CluesOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """CLUES's parameters with its defaults (milliseconds). Job monitoring is on, as in its full sample: with its
+    default, off, pods never wake a node.
+    """
+
+    period_ms: int = 5_000
+    idle_ms: int = 1_800_000
+    cooldown_nodes_ms: int = 0
+    max_booting: int = 0
+    reconsider_ms: int = 60_000
+    cooldown_served_ms: int = 120_000
+    delay_pow_on_ms: int = 10_000
+    delay_pow_off_ms: int = 10_000
+    max_wait_on_ms: int = 300_000
+    max_wait_off_ms: int = 300_000
+    retries_on: int = 3
+    retries_off: int = 3
+    recovery_ms: int = 30_000
+    extra_nodes: int = 0
+
+
+class CluesNode(msgspec.Struct):
+    name: str
+    total: Amounts
+    free: list[int]
+    state: State = State.OFF
+    enabled: bool = True
+    since_ms: int = 0
+    on_since_ms: int = 0
+    failures_on: int = 0
+    failures_off: int = 0
+
+
+class CluesRequest(msgspec.Struct):
+    id: int
+    job: str
+    need: Amounts
+    tasks: int = 1
+    per_node: int = 0
+    state: RequestState = RequestState.PENDING
+    since_ms: int = 0
+    #: Nodes promised, with the tasks on each.
+    booked: list[tuple[str, int]] = []
+
+
+class CluesJob(msgspec.Struct):
+    id: str
+    need: Amounts
+    tasks: int = 1
+    started: bool = False
+    #: Since when it is pending, as the monitor saw it.
+    since_ms: int = 0
+
+
+class Queue(msgspec.Struct):
+    """What waits: the jobs of the batch system by id, and CLUES's requests in order of creation."""
+
+    jobs: dict[str, CluesJob] = {}
+    requests: list[CluesRequest] = []
+    next_id: int = 1
+
+
+def report(node: CluesNode, seen: State, now_ms: int, options: CluesOptions) -> bool:
+    """Monitor: what the batch system reports (IDLE, USED, OFF or UNKNOWN) meets the node's state. True = it changed."""
+    age = now_ms - node.since_ms
+    on = seen in {State.IDLE, State.USED}
+    target = seen
+    if node.state is State.POW_ON:
+        if seen is State.OFF:
+            if age <= options.max_wait_on_ms:
+                return False
+            target = State.OFF_ERR
+        elif on and age < options.delay_pow_on_ms:
+            return False
+    elif node.state is State.POW_OFF:
+        if on:
+            if age <= options.max_wait_off_ms:
+                return False
+            target = State.ON_ERR
+        elif seen is State.OFF and age < options.delay_pow_off_ms:
+            return False
+    elif (node.state is State.ON_ERR and on) or (node.state is State.OFF_ERR and seen is State.OFF):
+        return False
+    return enter(node, target, now_ms)
+
+
+def enter(node: CluesNode, state: State, now_ms: int) -> bool:
+    """Side effects of a change of state: clocks and failure counters."""
+    old = node.state
+    if state is old:
+        return False
+    if state in {State.IDLE, State.USED} and old not in {State.IDLE, State.USED}:
+        node.failures_on = 0
+        node.on_since_ms = now_ms
+    elif state is State.OFF:
+        node.failures_off = 0
+    elif state is State.OFF_ERR:
+        node.failures_on += 1
+    elif state is State.ON_ERR:
+        node.failures_off += 1
+    node.state, node.since_ms = state, now_ms
+    return True
+
+
+def recover(nodes: Iterable[CluesNode], now_ms: int, options: CluesOptions) -> bool:
+    """Auto-recovery: failed nodes under the limit are forced back, to OFF or (as if freshly on) to IDLE."""
+    changed = False
+    for node in nodes:
+        if node.state is State.OFF_ERR and node.failures_on < options.retries_on:
+            failures = node.failures_on
+            changed = enter(node, State.OFF, now_ms) or changed
+            node.failures_on = failures
+        elif node.state is State.ON_ERR and node.failures_off < options.retries_off:
+            changed = enter(node, State.IDLE, now_ms) or changed
+    return changed
+
+
+class Pass:
+    """One run of the schedulers over the queue and a copy of the nodes."""
+
+    def __init__(
+        self, nodes: list[CluesNode], requests: list[CluesRequest], now_ms: int, options: CluesOptions
+    ) -> None:
+        self.nodes = nodes
+        self.by_name = {node.name: node for node in nodes}
+        self.requests = requests
+        self.now = now_ms
+        self.options = options
+        self.free = {node.name: list(node.free) for node in nodes}
+        self.on: list[str] = []
+        self.off: list[str] = []
+        self._usable = [node for node in nodes if node.state in _USABLE]
+        self._booting = [node for node in nodes if node.state is State.POW_ON]
+        self._off = [node for node in nodes if node.state is State.OFF and node.enabled]
+        self._stopping = [node for node in nodes if node.state is State.POW_OFF and node.enabled]
+        self._hopeless: set[tuple[Amounts, int, int, int, int]] = set()
+
+    def book(self, started: set[str], nodes_as_of_ms: int) -> None:
+        """Bookings first: those of attended requests hold while a node is on its way, those of served ones for a while;
+        a request whose job has started is served and holds nothing.
+        """
+        for request in self.requests:
+            if request.job in started:
+                if request.state in _LIVE:
+                    _become(request, RequestState.SERVED, self.now)
+                request.booked = []
+            elif request.state is RequestState.ATTENDED:
+                coming = any(self.by_name[name].state in _MOVING for name, _ in request.booked)
+                if coming or nodes_as_of_ms <= request.since_ms:
+                    self._hold(request)
+                else:
+                    request.booked = []
+                    _become(request, RequestState.PENDING, self.now)
+            elif request.state is RequestState.SERVED:
+                if self.now - request.since_ms < self.options.cooldown_served_ms:
+                    self._hold(request)
+                else:
+                    request.booked = []
+
+    def _hold(self, request: CluesRequest) -> None:
+        for name, tasks in request.booked:
+            free = self.free[name]
+            for position, amount in enumerate(request.need):
+                free[position] -= amount * tasks
+
+    def pow_on_requests(self) -> None:
+        """First in, first out, first fit in the order of the node list; an earlier request that waits blocks the
+        rest.
+        """
+        alive = 0
+        for request in self.requests:
+            if request.state is RequestState.ATTENDED:
+                alive += 1
+            if request.state not in _QUEUED:
+                continue
+            verdict = self._serve(request, alive)
+            if verdict is None:
+                return
+            if request.state in {RequestState.PENDING, RequestState.ATTENDED}:
+                alive += 1
+
+    def _serve(self, request: CluesRequest, alive: int) -> bool | None:
+        """One request; None = the pass ends here."""
+        if self._allot(request, 1, self._usable):
+            self._move(request, RequestState.BLOCKED if alive else RequestState.SERVED)
+            return True
+        if self._allot(request, 2, self._usable, self._booting):
+            self._move(request, RequestState.ATTENDED)
+            return True
+        if self.options.max_booting and len(self._booting) + len(self.on) >= self.options.max_booting:
+            return None
+        chosen = [self.by_name[name] for name in self.on]
+        if self._allot(request, 3, self._usable, self._booting, chosen):
+            self._move(request, RequestState.ATTENDED)
+            return True
+        for step, more in ((4, self._off), (5, self._stopping)):
+            fresh = [node for node in more if node.name not in self.on]
+            chosen = chosen if step == 4 else [*chosen, *(node for node in self._off if node.name not in self.on)]
+            if self._allot(request, step, self._usable, self._booting, chosen, fresh):
+                self._move(request, RequestState.ATTENDED)
+                ordered = (name for name, _ in request.booked if self.by_name[name].state in _GOING)
+                self.on.extend(name for name in ordered if name not in self.on)
+                return True
+        if alive:
+            return None
+        possible = any(_tasks_in(node.total, request.need) for node in self.nodes)
+        self._move(request, RequestState.BLOCKED if possible else RequestState.NOT_SERVED)
+        return False
+
+    def _move(self, request: CluesRequest, state: RequestState) -> None:
+        _become(request, state, self.now)
+
+    def _allot(self, request: CluesRequest, step: int, *groups: list[CluesNode]) -> bool:
+        """All tasks at once or none, first fit; subtracts and books."""
+        # Room only shrinks within a pass, so what did not fit fits no more (step 3 has more nodes each time).
+        question = (request.need, request.tasks, request.per_node, step, len(self.on) if step == 3 else 0)
+        if question in self._hopeless:
+            return False
+        need, left, most = request.need, request.tasks, request.per_node or request.tasks
+        chosen: list[tuple[str, int]] = []
+        for nodes in groups:
+            for node in nodes:
+                tasks = min(left, most, _tasks_in(self.free[node.name], need))
+                if tasks > 0:
+                    chosen.append((node.name, tasks))
+                    left -= tasks
+                    if not left:
+                        request.booked = chosen
+                        self._hold(request)
+                        return True
+        self._hopeless.add(question)
+        return False
+
+    def pow_off_idle(self) -> None:
+        """Everything idle for longer than IDLE_TIME goes, whatever is booked on it."""
+        for node in self.nodes:
+            idle = node.state is State.IDLE and self.now - node.since_ms > self.options.idle_ms
+            if idle and node.enabled and self.now - node.on_since_ms > self.options.cooldown_nodes_ms:
+                self.off.append(node.name)
+
+    def pow_on_free(self) -> None:
+        """Warm spare: rescue from those about to go, then wake by name, up to EXTRA_NODES_FREE."""
+        free = sum(node.state in {State.IDLE, State.POW_ON} and node.name not in self.off for node in self.nodes)
+        lack = self.options.extra_nodes - free
+        for name in sorted(self.off):
+            if lack > 0:
+                self.off.remove(name)
+                lack -= 1
+        for node in sorted(self.nodes, key=lambda node: (node.state is not State.OFF, node.name)):
+            failed = node.state is State.OFF_ERR and node.failures_on < self.options.retries_on
+            if lack > 0 and (node.state is State.OFF or failed) and node.name not in self.on:
+                self.on.append(node.name)
+                lack -= 1
+
+
+_USABLE = frozenset({State.IDLE, State.USED, State.ON_ERR})
+_MOVING = frozenset({State.POW_OFF, State.POW_ON, State.ON_ERR})
+_GOING = frozenset({State.OFF, State.POW_OFF})
+
+
+def _become(request: CluesRequest, state: RequestState, now_ms: int) -> None:
+    if state is not request.state:
+        request.state, request.since_ms = state, now_ms
+
+
+def _tasks_in(free: Sequence[int], need: Amounts) -> int:
+    tasks = 1 << 30
+    for have, amount in zip(free, need, strict=True):
+        if amount > 0:
+            fits = have // amount
+            if fits <= 0:
+                return 0
+            tasks = min(tasks, fits)
+    return tasks
+
+
+def reconsider_jobs(queue: Queue, now_ms: int, options: CluesOptions) -> None:
+    """Jobs pending for long without a request get one; it is looked at in the next pass."""
+    live = {request.job for request in queue.requests if request.state in _LIVE}
+    lately = {
+        request.job
+        for request in queue.requests
+        if request.state is RequestState.SERVED and now_ms - request.since_ms <= options.reconsider_ms
+    }
+    for job in queue.jobs.values():
+        waited = not job.started and now_ms - job.since_ms > options.reconsider_ms
+        if waited and job.id not in live and job.id not in lately:
+            queue.requests.append(CluesRequest(queue.next_id, job.id, job.need, job.tasks, since_ms=now_ms))
+            # Asked for once, it must stay pending as long again before it is asked for anew.
+            job.since_ms = now_ms
+            queue.next_id += 1
+
+
+def purge(requests: list[CluesRequest], now_ms: int, options: CluesOptions) -> None:
+    """Forget requests that ended a while ago."""
+    requests[:] = [
+        request
+        for request in requests
+        if request.state in _LIVE or now_ms - request.since_ms <= options.cooldown_served_ms
+    ]
+
+
+def run_pass(queue: Queue, nodes: list[CluesNode], now_ms: int, options: CluesOptions) -> tuple[list[str], list[str]]:
+    """One scheduling pass, which advances the queue: names to power off, then names to power on."""
+    purge(queue.requests, now_ms, options)
+    one = Pass(nodes, queue.requests, now_ms, options)
+    one.book({job.id for job in queue.jobs.values() if job.started}, now_ms)
+    one.pow_on_requests()
+    reconsider_jobs(queue, now_ms, options)
+    one.pow_off_idle()
+    if options.extra_nodes:
+        one.pow_on_free()
+    return one.off, one.on
