@@ -220,6 +220,22 @@ async def test_only_the_wanted_buckets_are_told(bench: Bench) -> None:
     assert "z" not in bench.names()
 
 
+async def test_what_lies_below_a_wanted_prefix_is_told_also_when_prefixes_change(bench: Bench) -> None:
+    (bench.folder / "in/deep").mkdir(parents=True)
+    (bench.folder / "out").mkdir()
+    await bench.source.watch_buckets(["inbox"], {"inbox": ["in/deep/x-", "barrier", "new/"]})
+    await bench.store.write("inbox", "in/deep/x-1", b"")
+    await bench.store.write("inbox", "new/folder/1", b"")
+    await bench.told("in/deep/x-1", "new/folder/1")
+    await bench.source.watch_buckets(["inbox"], {"inbox": ["out/", "barrier"]})
+    await bench.store.write("inbox", "out/1", b"")
+    await bench.store.write("inbox", "out/more/1", b"")
+    await bench.told("out/1", "out/more/1")
+    await bench.source.watch_buckets(["inbox"])
+    await bench.store.write("inbox", "in/2", b"")
+    await bench.told("in/2")
+
+
 async def test_a_bucket_that_appears_later_is_told_or_a_gap(bench: Bench) -> None:
     await bench.source.watch_buckets(["inbox", "later"])
     await bench.store.create_bucket("later")
