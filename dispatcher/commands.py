@@ -17,7 +17,8 @@ from dispatcher.functions import Functions
 from dispatcher.lifecycle import Step, advance, queued, refused
 from dispatcher.recorder import Recorder
 from dispatcher.routing import takes, verdict
-from dispatcher.scheduler import Running, Scheduler
+from dispatcher.running import Running
+from dispatcher.scheduler import Scheduler
 from penstock.clock import now_ms
 from penstock.codec import decode_command
 from penstock.errors import NotFound, Unavailable

@@ -15,7 +15,8 @@ from dispatcher.batching import Pace
 from dispatcher.lifecycle import Step, advance, is_stale, settle
 from dispatcher.metrics import DispatcherMetrics
 from dispatcher.recorder import Recorder
-from dispatcher.scheduler import Running, Scheduler
+from dispatcher.running import Running
+from dispatcher.scheduler import Scheduler
 from dispatcher.settings import DispatcherSettings
 from penstock.clock import now_ms
 from penstock.model import ErrorClass, ItemResult, JobPhase, JobStatus, Phase, Record

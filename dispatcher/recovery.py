@@ -17,7 +17,8 @@ from dispatcher.outcomes import Outcomes
 from dispatcher.plan import make_plan
 from dispatcher.recorder import Recorder
 from dispatcher.routing import RoutingTable
-from dispatcher.scheduler import Running, Scheduler
+from dispatcher.running import Running
+from dispatcher.scheduler import Scheduler
 from dispatcher.settings import DispatcherSettings
 from penstock.clock import now_ms
 from penstock.model import ErrorClass, ItemResult, JobStatus, Phase, Record

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
 from dispatcher.admission import Admission, Lane
@@ -22,12 +21,13 @@ from dispatcher.lifecycle import Step, advance
 from dispatcher.metrics import DispatcherMetrics
 from dispatcher.plan import make_plan
 from dispatcher.recorder import Recorder
+from dispatcher.running import Running
 from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
 from dispatcher.window import Window
 from penstock.clock import now_ms
 from penstock.errors import AlreadyExists, Forbidden, InvalidInput, Unavailable
-from penstock.model import BatchMode, ErrorClass, Function, JobPlan, Phase, Record
+from penstock.model import BatchMode, ErrorClass, Function, Phase, Record
 from penstock.ports import Ledger, Runner
 
 log = structlog.get_logger("dispatcher.scheduler")
@@ -37,22 +37,6 @@ REFUSED_MS = 1000
 QUOTA_MS = 10_000
 #: Wake-up when nothing is known to be due: only a safety net behind the events.
 LONGEST_SLEEP_S = 5.0
-
-
-class Running(msgspec.Struct):
-    """A Job from its plan to its end, with the current record of each item."""
-
-    plan: JobPlan
-    records: dict[str, Record]
-    submitted_ms: int = 0
-    #: Start of the item that runs now and the first one of the Job (ms), 0 = none yet.
-    current_ms: int = 0
-    current: int | None = None
-    first_start_ms: int = 0
-    not_before_ms: int = 0
-    #: The runner has it: submitted (or being submitted) and not ended.
-    in_runner: bool = False
-    cancel: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Scheduler:

@@ -66,6 +66,7 @@ async def covered(suite: ModuleType, folder: Path) -> set[type]:
     return classes
 
 
+@pytest.mark.components  # the factories of production adapters open real servers
 @pytest.mark.parametrize("name", SUITES)
 async def test_every_adapter_is_in_its_contract_suite(name: str, tmp_path: Path) -> None:
     adapters = implementations(SUITES[name], list(modules()))

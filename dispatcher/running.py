@@ -1,0 +1,23 @@
+"""A Job as the dispatcher follows it, from its plan to its last final record."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.model import JobPlan, Record
+
+
+class Running(msgspec.Struct):
+    """A Job from its plan to its end, with the current record of each item."""
+
+    plan: JobPlan
+    records: dict[str, Record]
+    submitted_ms: int = 0
+    #: Start of the item that runs now and the first one of the Job (ms), 0 = none yet.
+    current_ms: int = 0
+    current: int | None = None
+    first_start_ms: int = 0
+    not_before_ms: int = 0
+    #: The runner has it: submitted (or being submitted) and not ended.
+    in_runner: bool = False
+    cancel: dict[str, str] = msgspec.field(default_factory=dict)
