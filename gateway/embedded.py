@@ -161,6 +161,8 @@ class Embedded:
             settings=settings,
             credentials=credentials,
             store=parts.store,
+            browse=parts.browse,
+            settle_s=settings.watcher.settle_s,
             log=parts.log,
             ledger=parts.ledger,
             registry=parts.registry,

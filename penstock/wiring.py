@@ -20,6 +20,8 @@ class EmbeddedParts:
     """The adapters of embedded mode."""
 
     store: DirectoryStore
+    #: The same folders as people see them: a file is listed as soon as nobody writes it any more, without settle time.
+    browse: DirectoryStore
     log: SqliteEventLog
     registry: SqliteRegistry
     ledger: SqliteLedger
@@ -33,6 +35,8 @@ async def embedded_parts(*, buckets: Path, databases: Path, settle_s: float) -> 
     async with AsyncExitStack() as stack:
         store = DirectoryStore(buckets, settle_s=settle_s)
         stack.push_async_callback(store.close)
+        browse = DirectoryStore(buckets, settle_s=0.0)
+        stack.push_async_callback(browse.close)
         await store.create_bucket(SYSTEM_BUCKET)
         log = await SqliteEventLog.open(databases / "log.sqlite")
         stack.push_async_callback(log.close)
@@ -40,4 +44,4 @@ async def embedded_parts(*, buckets: Path, databases: Path, settle_s: float) -> 
         stack.push_async_callback(registry.close)
         ledger = await open_view(databases / "ledger.sqlite", log)
         stack.push_async_callback(ledger.close)
-        yield EmbeddedParts(store=store, log=log, registry=registry, ledger=ledger)
+        yield EmbeddedParts(store=store, browse=browse, log=log, registry=registry, ledger=ledger)

@@ -26,6 +26,10 @@ class Services:
     settings: Settings
     credentials: Credentials
     store: ObjectStore
+    #: What listings for people read; differs from `store` where that one leaves out files that came a moment ago.
+    browse: ObjectStore
+    #: For so long `store` leaves out a file that another program wrote, in seconds.
+    settle_s: float = 0.0
     log: EventLog
     ledger: Ledger
     registry: Registry

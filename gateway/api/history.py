@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
@@ -57,6 +58,9 @@ async def _run_again(request: web.Request, kind: CommandKind) -> web.Response:
         force=asked.force,
         user=request[CALLER].user,
     )
+    if kind is CommandKind.BACKFILL:
+        # Files copied in just before are meant too; after this time they can be told from half written ones.
+        await asyncio.sleep(services.settle_s)
     matched, examples = 0, list[str]()
     async for names in _matches(services, function, command):
         matched += len(names)

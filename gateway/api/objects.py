@@ -45,7 +45,7 @@ async def list_objects(request: web.Request) -> web.Response:
     limit = wire.number(request.query, "limit", 1000, low=1, high=MOST_LISTED)
     prefix, after = wire.text_of(request, "prefix"), wire.text_of(request, "after")
     found: list[ObjectInfo] = []
-    pages = request.app[SERVICES].store.list(_bucket(request), prefix, after=after)
+    pages = request.app[SERVICES].browse.list(_bucket(request), prefix, after=after)
     async for page in pages:
         found += page
         if len(found) > limit:

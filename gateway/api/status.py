@@ -33,7 +33,7 @@ async def status(request: web.Request) -> web.Response:
     return wire.json_answer(
         answers.Status(
             version=__version__,
-            uptime_s=round(services.uptime(), 1),
+            uptime_s=round(services.uptime(), 3),
             data=str(services.data),
             functions=tuple(functions),
             slots=answers.Slots(cpu_millis_total=told.cpu_millis_total or 0, cpu_millis_used=told.cpu_millis_used),

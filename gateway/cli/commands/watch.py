@@ -126,9 +126,10 @@ def drawn(status: Status, recent: tuple[Invocation, ...], now: int, function: st
             counts.add_row(*(Text(formats.printable(cell)) for cell in status_command.row(one)))
     latest = Table(title="Latest changes", title_justify="left", box=None)
     for name in ("ID", "FUNCTION", "PHASE", "RAN", "INPUT"):
-        latest.add_column(name, no_wrap=True)
+        # In a narrow terminal only the input is clipped: an id must stay whole, since it is what is copied.
+        latest.add_column(name, no_wrap=name != "INPUT")
     for change in recent:
         phase = Text(change.phase, style=COLOURS.get(change.phase, ""))
-        key = Text(formats.printable(formats.clip(change.input, 60)))
+        key = Text(formats.printable(formats.clip(change.input, 60)), no_wrap=True, overflow="ellipsis")
         latest.add_row(formats.short(change.id), change.function, phase, took(change, now), key)
     return Group(counts, "", latest)

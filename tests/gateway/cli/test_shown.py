@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +101,16 @@ def test_the_live_picture_shows_counts_and_changes_and_only_what_is_asked_for() 
     assert "2 run already" in text
     assert r"in/a b.png" in text
     assert "3.1x" not in text
+
+
+def test_in_a_narrow_terminal_the_input_is_clipped_and_the_id_stays_whole() -> None:
+    console = Console(width=60, file=io.StringIO())
+    long = msgspec.structs.replace(DONE, function="a-function-of-many-words", key="deep/" * 20)
+    console.print(watch.drawn(STATUS, (long,), NOW))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0123456789ab " in text
+    assert "succeeded " in text
+    assert max(map(len, text.splitlines())) <= 60
 
 
 def test_a_change_is_one_line() -> None:
