@@ -26,6 +26,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
 from penstock.clock import now_ms
 from penstock.codec import decode_record
+from penstock.errors import Unavailable
 from penstock.model import TOPIC_EVENTS, TOPIC_RECORDS, Function, Phase
 from penstock.ports import EventLog, Ledger, ObjectStore, Registry, Runner
 from penstock.tasks import Supervisor, every
@@ -135,6 +136,7 @@ class Dispatcher:
             supervisor.start("reconcile", self._reconcile(scheduler, outcomes))
             supervisor.start("scheduler", scheduler.run())
             supervisor.start("commands", commands.run())
+            await self._take_in_backlog(intake)
             supervisor.start("intake", intake.run())
             supervisor.start("registry", self._follow_registry())
             supervisor.start("tick", self._tick(scheduler, outcomes))
@@ -184,6 +186,17 @@ class Dispatcher:
         if self._commands is None:
             raise RuntimeError("the dispatcher is not active yet")
         return self._commands
+
+    async def _take_in_backlog(self, intake: Intake) -> None:
+        """What a previous life accepted and did not record is listed before this one says that it is ready; a long
+        backlog is not waited for."""
+        deadline = now_ms() + int(self._settings.ready_intake_s * 1000)
+        while now_ms() < deadline:
+            try:
+                if not await intake.turn():
+                    return
+            except Unavailable:
+                return  # the loop tries again and says so
 
     # ---- parts
 

@@ -13,7 +13,7 @@ class DispatcherSettings:
     window: int = 256
     #: Jobs of one function written as planned before there is room, so that a freed slot never waits for the disk;
     #: and of all functions together.
-    ahead: int = 2
+    ahead: int = 4
     ahead_total: int = 64
     #: Retries of platform errors (stage-in, publish, lost), beside the script's own `retries`.
     platform_retries: int = 5
@@ -24,6 +24,8 @@ class DispatcherSettings:
     running_record_after_s: float = 0.5
     #: How much of a list's time may be start-up when `batch: auto` chooses its size.
     auto_overhead: float = 0.1
+    #: How long becoming ready waits for intake to record what was accepted before a crash, so that it is listed at once.
+    ready_intake_s: float = 3.0
     #: Longest list that `batch: auto` makes, in items and in seconds of work.
     auto_max_items: int = 200
     auto_max_s: float = 30.0

@@ -118,8 +118,9 @@ class DispatcherGroup(_Group):
     """Events read, routed and recorded in one turn. 1,000: more gains little, less costs one disk sync each."""
     window: int = Field(default=256, ge=1)
     """Queued items held in memory per function; the rest stays on disk, so a backlog of a million costs none."""
-    ahead: int = Field(default=2, ge=0)
-    """Jobs of one function written as planned before there is room. 2: a freed slot never waits for the disk."""
+    ahead: int = Field(default=4, ge=0)
+    """Jobs of one function written as planned before there is room. 4: a freed slot never waits for the disk, even
+    with scripts of a few milliseconds."""
     ahead_total: int = Field(default=64, ge=1)
     """Jobs planned ahead over all functions. 64 bounds what is written for nothing when a limit or a pause changes."""
     platform_retries: int = Field(default=5, ge=0)
@@ -138,6 +139,9 @@ class DispatcherGroup(_Group):
     """Most items in one list of `batch: auto`: what a crash may have to run again."""
     auto_max_s: float = Field(default=30.0, gt=0)
     """Most seconds of work in one list of `batch: auto`, so that functions still take turns."""
+    ready_intake_s: float = Field(default=3.0, ge=0)
+    """Seconds that becoming ready waits until what was accepted before a crash is recorded and so listed. 3 records
+    some 10,000; a longer backlog is taken in afterwards."""
 
 
 class UpSettings(_Group):
