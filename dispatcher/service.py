@@ -189,7 +189,8 @@ class Dispatcher:
 
     async def _take_in_backlog(self, intake: Intake) -> None:
         """What a previous life accepted and did not record is listed before this one says that it is ready; a long
-        backlog is not waited for."""
+        backlog is not waited for.
+        """
         deadline = now_ms() + int(self._settings.ready_intake_s * 1000)
         while now_ms() < deadline:
             try:

@@ -24,7 +24,7 @@ class DispatcherSettings:
     running_record_after_s: float = 0.5
     #: How much of a list's time may be start-up when `batch: auto` chooses its size.
     auto_overhead: float = 0.1
-    #: How long becoming ready waits for intake to record what was accepted before a crash, so that it is listed at once.
+    #: How long becoming ready waits for intake to record what was accepted before a crash, so that it is listed.
     ready_intake_s: float = 3.0
     #: Longest list that `batch: auto` makes, in items and in seconds of work.
     auto_max_items: int = 200

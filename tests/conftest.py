@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+#: Real servers, each started when the first test asks for it.
+pytest_plugins = ["tests.testbed.fixtures"]
+
 
 @pytest.fixture(autouse=True)
 async def no_leaked_tasks(request: pytest.FixtureRequest) -> AsyncIterator[None]:
