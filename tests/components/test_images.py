@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -13,20 +11,10 @@ import pytest
 
 from tests.components.helpers import pod
 from tests.testbed import images as recipes
-from tests.testbed.building import Job
-from tests.testbed.lookup import obtain
 from tests.testbed.node_images import Images
 from tests.testbed.oci import Entry, layer, write_image
 from tests.testbed.paths import REPOSITORY
 
-DOCKERFILE = """ARG BASE
-FROM ${BASE}
-COPY wheels /wheels
-RUN python3 -m venv /opt/penstock \\
- && /opt/penstock/bin/pip install --no-index --find-links=/wheels penstock[kafka,kubernetes,s3]
-ENV PATH=/opt/penstock/bin:/usr/bin:/bin
-USER 65532
-"""
 PODS = "/api/v1/namespaces/default/pods"
 
 
@@ -42,30 +30,10 @@ async def test_the_user_image_has_a_posix_shell_and_little_else(images: Images) 
     assert said == "0\n2\n"
 
 
-def build_sample(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project's image by a Dockerfile as short as can be, from a copy of the source."""
-    copy = folder / "repository"
-    for name in recipes.project_files():
-        target = copy / name.relative_to(REPOSITORY)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(name, target)
-    (copy / "Dockerfile").write_text(DOCKERFILE)
-    monkeypatch.setattr(recipes, "REPOSITORY", copy)
-    job = Job("sample", folder / "job", folder / "job.log")
-    job.folder.mkdir()
-    recipes.ProjectImage(obtain("base-image"))(job)
-    return job.folder / recipes.IMAGE_FILE
-
-
 @pytest.mark.components
-async def test_the_projects_image_is_built_and_runs_the_project(
-    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_projects_image_is_built_and_runs_the_project(images: Images) -> None:
     node = images.bed.node
-    if recipes.dockerfile() is not None:
-        await images.project()
-    else:
-        await node.load_image(await asyncio.to_thread(build_sample, tmp_path, monkeypatch))
+    await images.project()
     document = pod("project", recipes.PROJECT, "")
     command = ["python3", "-c", "import penstock, dispatcher, aiokafka, minio; print('fine')"]
     document["spec"]["containers"][0]["command"] = command
