@@ -70,14 +70,11 @@ def _document(results: dict[str, Any]) -> str:
 
 
 def _section(result: dict[str, Any]) -> str:
-    name, machine = result["benchmark"], result["machine"]
+    name = result["benchmark"]
     lines = [
         f"## {name}",
         "",
-        (
-            f"`python -m benchmarks.{name}`, {result['date']}, {machine['processors']} processors ({machine['model']}), "
-            f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}"
-        ),
+        f"`python -m benchmarks.{name}`, {result['date']}, {_machine(result['machine'])}",
         "",
         "| figure | value | target | beside |",
         "|---|---|---|---|",
@@ -92,6 +89,13 @@ def _section(result: dict[str, Any]) -> str:
     if notes.exists():
         lines += ["", notes.read_text(encoding="utf-8").rstrip()]
     return "\n".join(lines) + "\n"
+
+
+def _machine(told: dict[str, Any]) -> str:
+    return (
+        f"{told['processors']} processors ({told['model']}), {told['memory_gib']} GiB, {told['system']}, "
+        f"Python {told['python']}"
+    )
 
 
 if __name__ == "__main__":
