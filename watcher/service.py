@@ -90,7 +90,7 @@ class Watcher:
     async def _apply(self) -> None:
         """Watch first, list afterwards: what appears in between is told of, what was there before is listed."""
         old, self._interest = self._interest, Interest(self._functions.values())
-        await self._source.watch_buckets(self._interest.buckets)
+        await self._source.watch_buckets(self._interest.buckets, self._interest.prefixes)
         self.reconciler.watch(self._interest.prefixes)
         for bucket in self._interest.widened(old):
             self.reconciler.request(bucket, "a function was added or changed")

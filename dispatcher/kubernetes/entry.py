@@ -51,6 +51,9 @@ class Entry:
         self.concluding = False
         #: A `submit` is under way, so the name not being in a list does not mean that it is gone.
         self.submitting = False
+        self.submitted_at = float("-inf")
+        #: Its list of items is in a ConfigMap.
+        self.listed = False
         self._job: Job | None = None
         self._job_gone = False
         self._pod_gone = False
@@ -61,6 +64,7 @@ class Entry:
     def saw_job(self, job: Job, now: int, *, gone: bool = False) -> None:
         notes = job.metadata.annotations
         self.uid = job.metadata.uid
+        self.listed = NOTE_ITEMS not in job.spec.template.metadata.annotations
         if self.turns is None and NOTE_ITEMS in job.spec.template.metadata.annotations:
             items = decode_items(job.spec.template.metadata.annotations[NOTE_ITEMS])
             self.turns = tuple((item.invocation, item.attempt) for item in items)

@@ -50,6 +50,12 @@ class ResultSource(Protocol):
         """The results that are there, in any order. Raises Unavailable: not known now, ask again."""
         ...
 
+    async def forget(self, name: str, turns: Sequence[Turn] | None) -> None:
+        """The final records of a Job are durable: remove its results. None = its turns are not known. Idempotent.
+        Raises Unavailable.
+        """
+        ...
+
 
 def result_key(job: str, invocation: str, attempt: int) -> str:
     """Where in the platform's bucket the result of one turn lies, as JSON of `ItemResult`."""
@@ -93,9 +99,12 @@ class StoreResults:
             return _unreadable(invocation, attempt, Corrupt(f"the result {key} is that of another item"))
         return result
 
-    async def forget(self, job: str) -> None:
-        """Remove the results of a Job whose final records are durable. Idempotent. Raises Unavailable."""
-        keys = [info.key async for page in self._store.list(SYSTEM_BUCKET, f"results/{job}/") for info in page]
+    async def forget(self, name: str, turns: Sequence[Turn] | None) -> None:
+        if turns is None:
+            pages = self._store.list(SYSTEM_BUCKET, f"results/{name}/")
+            keys = [info.key async for page in pages for info in page]
+        else:
+            keys = [result_key(name, *turn) for turn in turns]
         for key in keys:
             await self._store.delete(SYSTEM_BUCKET, key)
 
@@ -108,6 +117,9 @@ class PodResults:
     """For pods without sidecars: every item ended as the user's container ended."""
 
     objects = False
+
+    async def forget(self, name: str, turns: Sequence[Turn] | None) -> None:
+        """There is nothing but the pod."""
 
     async def results(self, job: JobRef) -> Sequence[ItemResult]:
         done = job.standing.exit

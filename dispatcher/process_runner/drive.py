@@ -5,13 +5,11 @@ everything waits for. Ending an item early (deadline, cancel, memory) leaves the
 list goes on.
 """
 # Plain os calls, no Path objects: on the path of every item; a Path object costs more than the system call
-# ruff: noqa: PTH102, PTH112
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable
 
@@ -19,17 +17,18 @@ import msgspec
 
 from dispatcher.process_runner import output_log, processes
 from dispatcher.process_runner.finish import finish
+from dispatcher.process_runner.group import Group
 from dispatcher.process_runner.janitor import Janitor
 from dispatcher.process_runner.job import Item, Job, State, refused
 from dispatcher.process_runner.lanes import Lane, Lanes
-from dispatcher.process_runner.layout import write
+from dispatcher.process_runner.layout import Note, write
 from dispatcher.sidecar import environment
 from dispatcher.sidecar.events import ItemInput
 from dispatcher.sidecar.stage import StageError, stage
 from penstock.clock import now_ms
 from penstock.errors import PenstockError
 from penstock.model import ErrorClass, ItemResult, JobPhase
-from penstock.model.job import EXIT_INVALID, EXIT_PUBLISH, EXIT_STAGE_IN
+from penstock.model.job import EXIT_INVALID, EXIT_STAGE_IN
 from penstock.ports import ObjectStore
 
 _FIRST_LOOK_S = 0.002
@@ -72,45 +71,44 @@ class Driver:
         self._settings = settings
         self._attach = attach
         self._report = report
+        self._opened_ms = now_ms()
 
     async def drive(self, job: Job) -> None:
         """Run what is left of a Job until every item has a result."""
-        tasks: list[asyncio.Task[None]] = []
+        group = Group(lambda items: self._publish(job, items), f"publish {job.plan.name}")
         try:
-            await self._drive(job, tasks)
+            await self._drive(job, group)
         finally:
-            for task in tasks:
-                task.cancel()  # those that are done do not mind
-            if tasks:
-                await asyncio.wait(tasks)
-        self.sweep(job)
+            await group.abandon()
         job.phase, job.reason = JobPhase.FINISHED, ""
         self._report(job, job.results())
 
-    async def _drive(self, job: Job, tasks: list[asyncio.Task[None]]) -> None:
-        final = len(job.items) - 1
+    async def _drive(self, job: Job, group: Group) -> None:
         ahead: asyncio.Task[None] | None = None
-        for item in job.items:
-            if ahead is not None:
-                await ahead
-                ahead = None
-            else:
-                await self._stage(job, item)
-            if item.index < final:
-                ahead = asyncio.create_task(self._stage(job, job.items[item.index + 1]), name=f"stage {job.plan.name}")
-                tasks.append(ahead)
-            if item.state is State.DONE:
-                continue
-            await self._turn(job, item)
-            if item.state is not State.ENDED:
-                continue
-            if item.index == final:
-                self.sweep(job)
-                await self._publish(job, item)
-            else:
-                tasks.append(asyncio.create_task(self._publish(job, item), name=f"publish {job.plan.name}"))
-        for task in tasks:
-            await task
+        try:
+            for item in job.items:
+                if ahead is not None:
+                    await ahead
+                    ahead = None
+                else:
+                    await self._stage(job, item)
+                following = item.index + 1
+                if following < len(job.items):
+                    ahead = asyncio.create_task(self._stage(job, job.items[following]), name=f"stage {job.plan.name}")
+                if item.state is State.DONE:
+                    continue
+                await self._turn(job, item)
+                if item.state is State.ENDED:
+                    group.add(item)
+        finally:
+            if ahead is not None and not ahead.done():
+                ahead.cancel()
+                await asyncio.wait({ahead})
+        self.sweep(job)
+        job.scripts_done = True
+        if group.busy:
+            self._report(job, ())
+        await group.flush()
 
     def sweep(self, job: Job) -> None:
         """Nothing survives the Job: kill what its scripts left running. The launcher is free for the next one."""
@@ -258,37 +256,27 @@ class Driver:
 
     # The end
 
-    async def _publish(self, job: Job, item: Item) -> None:
-        try:
-            result = await finish(self._store, job, item, log_limit=self._settings.log_limit)
-        except (PenstockError, OSError) as error:
-            result = ItemResult(
-                invocation=item.job_item.invocation,
-                attempt=item.job_item.attempt,
-                error=ErrorClass.PUBLISH,
-                exit_code=item.code or EXIT_PUBLISH,
-                message=f"the outputs could not be published: {error}",
-                started_ms=item.started_ms,
-                finished_ms=item.finished_ms,
-            )
-            with contextlib.suppress(OSError):  # without the file a later life publishes again, which does no harm
-                item.folder.settle(result)
-        self._done(job, item, result)
+    async def _publish(self, job: Job, items: list[Item]) -> None:
+        limit = self._settings.log_limit
+        results = await finish(self._store, job, items, log_limit=limit, opened_ms=self._opened_ms)
+        for item, result in zip(items, results, strict=True):
+            self._done(job, item, result)
+        if len(job.items) > 1:  # else the Job's end says it
+            self._report(job, tuple(results))
 
     def settle(self, job: Job, item: Item, result: ItemResult) -> None:
         """Give an item its result without running it."""
-        with contextlib.suppress(OSError):  # without the file a later life finds out again
-            if not os.path.isdir(item.folder.root):
-                os.mkdir(item.folder.root)
-            item.folder.settle(result)
+        with contextlib.suppress(OSError):  # without it a later life finds out again
+            job.folder.note([Note(item=item.index, result=result)])
         self._done(job, item, result)
+        if len(job.items) > 1:
+            self._report(job, (result,))
 
     def _done(self, job: Job, item: Item, result: ItemResult) -> None:
         item.result = result
         item.state = State.DONE
         if len(job.items) > 1:
             self._clear(item)
-            self._report(job, (result,))
 
     def _clear(self, item: Item) -> None:
         """Free the disk of an item's data before its list is through, where that may be worth it: the rest goes with

@@ -1,8 +1,8 @@
-"""What happens between the end of a script and its result: walk, publish, archive the log, write the result.
+"""What happens between the end of a script and its result: walk, publish, archive the log, note the result.
 
-The order is what makes a kill at any step harmless: outputs are durable before the result is written, and files are
-moved only after a plan of where they go has been written, so a later life can tell "published and moved" from "never
-made".
+The order is what makes a kill at any step harmless: outputs are durable before the result is noted, and files are
+moved only after a plan of where they go has been noted, so a later life can tell "published and moved" from "never
+made". Items of one list that have ended are taken together: they share the notes and the disk syncs.
 """
 # Plain os calls, no Path objects: once per item; a Path object costs more than the system call
 # ruff: noqa: PTH108, PTH123
@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from dispatcher.process_runner import output_log
 from dispatcher.process_runner.job import Item, Job, verdict
+from dispatcher.process_runner.layout import Note
 from dispatcher.sidecar import answer, outputs
 from dispatcher.sidecar.events import Shape, of_item
 from dispatcher.sidecar.outputs import Lineage, Prepared, Published
@@ -31,8 +33,45 @@ from penstock.ports import ObjectStore
 _NAMED = 3
 
 
-async def finish(store: ObjectStore, job: Job, item: Item, *, log_limit: int) -> ItemResult:
-    """Publish and describe an item that has ended. Writes its result file."""
+class _Draft(msgspec.Struct):
+    """An item whose outputs are decided on and not yet published."""
+
+    item: Item
+    lineage: Lineage
+    prepared: Prepared
+    #: What it will be once everything is published.
+    result: ItemResult
+
+
+async def finish(
+    store: ObjectStore, job: Job, items: Sequence[Item], *, log_limit: int, opened_ms: int
+) -> list[ItemResult]:
+    """Publish and describe items that have ended, and note their results. `opened_ms`: when this life began."""
+    results: dict[int, ItemResult] = {}
+    drafts: list[_Draft] = []
+    for item in items:
+        try:
+            drafts.append(await _prepare(store, job, item))
+        except (PenstockError, OSError) as error:
+            results[item.index] = _failed(item, error)
+    moving = [draft for draft in drafts if any(target.consume for target in draft.prepared.targets)]
+    if moving:
+        try:
+            job.folder.note(Note(item=draft.item.index, intent=draft.result) for draft in moving)
+        except OSError as error:
+            drafts = [draft for draft in drafts if draft not in moving]
+            results |= {draft.item.index: _failed(draft.item, error) for draft in moving}
+    if len(drafts) == 1:
+        done = [await _carry_out(store, drafts[0], log_limit, opened_ms)]
+    else:
+        done = list(await asyncio.gather(*(_carry_out(store, draft, log_limit, opened_ms) for draft in drafts)))
+    results |= {draft.item.index: result for draft, result in zip(drafts, done, strict=True)}
+    with contextlib.suppress(OSError):  # without it a later life finds it out again, by the intent
+        job.folder.note(Note(item=index, result=result) for index, result in results.items())
+    return [results[item.index] for item in items]
+
+
+async def _prepare(store: ObjectStore, job: Job, item: Item) -> _Draft:
     error, exit_code, message = verdict(item, job.plan.deadline_s)
     wanted = error is None or (item.job_item.publish_on_failure and error is not ErrorClass.CANCELLED)
     lineage = await _lineage(store, item)
@@ -40,28 +79,39 @@ async def finish(store: ObjectStore, job: Job, item: Item, *, log_limit: int) ->
     prepared = await outputs.prepare(item.folder.outputs, job.plan.outputs, keep=asked) if wanted else Prepared()
     if asked and wanted:
         await _keep_answer(store, item, prepared)
-    draft = _result(item, error, exit_code, message, prepared)
-    moves = any(target.consume for target in prepared.targets)
-    if moves:
-        item.folder.intend(draft)
-    if item.log_size > 0 and prepared.targets:  # side by side their disk syncs cost one wait instead of two
-        published, (log_bytes, truncated) = await asyncio.gather(
-            _publish(store, item, prepared, lineage), _archive(store, item, log_limit)
-        )
-    else:
-        published = await _publish(store, item, prepared, lineage)
-        log_bytes, truncated = await _archive(store, item, log_limit)
-    result = msgspec.structs.replace(
-        _judge(draft, published),
+    return _Draft(item, lineage, prepared, _result(item, error, exit_code, message, prepared))
+
+
+async def _carry_out(store: ObjectStore, draft: _Draft, log_limit: int, opened_ms: int) -> ItemResult:
+    item = draft.item
+    try:
+        if item.log_size > 0 and draft.prepared.targets:  # side by side their disk syncs cost one wait instead of two
+            published, (log_bytes, truncated) = await asyncio.gather(
+                _publish(store, draft, opened_ms), _archive(store, item, log_limit)
+            )
+        else:
+            published = await _publish(store, draft, opened_ms)
+            log_bytes, truncated = await _archive(store, item, log_limit)
+    except (PenstockError, OSError) as error:
+        return _failed(item, error)
+    return msgspec.structs.replace(
+        _judge(draft.result, published),
         published_ms=now_ms() if published.outputs else 0,
         log_bytes=log_bytes,
         log_truncated=truncated,
     )
-    if moves and result.error is draft.error:
-        item.folder.carry_out()
-    else:
-        item.folder.settle(result)
-    return result
+
+
+def _failed(item: Item, error: Exception) -> ItemResult:
+    return ItemResult(
+        invocation=item.job_item.invocation,
+        attempt=item.job_item.attempt,
+        error=ErrorClass.PUBLISH,
+        exit_code=item.code or EXIT_PUBLISH,
+        message=f"the outputs could not be published: {error}",
+        started_ms=item.started_ms,
+        finished_ms=item.finished_ms,
+    )
 
 
 async def _archive(store: ObjectStore, item: Item, limit: int) -> tuple[int, bool]:
@@ -107,11 +157,22 @@ def _judge(draft: ItemResult, published: Published) -> ItemResult:
     return msgspec.structs.replace(result, error=ErrorClass.PUBLISH, exit_code=EXIT_PUBLISH, message=text)
 
 
-async def _publish(store: ObjectStore, item: Item, prepared: Prepared, lineage: Lineage) -> Published:
+def _is_first(item: Item, opened_ms: int) -> bool:
+    """Nothing of this invocation can have been published yet, so there is no need to look: it is the first attempt, of
+    a Job that no earlier life ran, on an input that came after this life had begun. The last point is for a power
+    failure: the Job's folder may be lost while what it published is on disk, and the same attempt is submitted again.
+    """
+    trigger = item.job_item.trigger
+    came_ms = trigger.arrived_ms if isinstance(trigger, BucketEvent) else trigger.time_ms
+    return item.job_item.attempt == 1 and not item.recovered and came_ms > opened_ms
+
+
+async def _publish(store: ObjectStore, draft: _Draft, opened_ms: int) -> Published:
+    item, prepared, lineage = draft.item, draft.prepared, draft.lineage
     # A forced run writes again, but not what this very attempt wrote before a crash.
-    force = item.job_item.force and not item.recovered
-    published = await outputs.publish(store, prepared, lineage, force=force)
-    intent = item.folder.intent() if item.recovered else None
+    blind = (item.job_item.force and not item.recovered) or _is_first(item, opened_ms)
+    published = await outputs.publish(store, prepared, lineage, force=blind)
+    intent = item.intent
     if intent is None:
         return published
     here = {(target.bucket, target.key) for target in prepared.targets}

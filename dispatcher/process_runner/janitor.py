@@ -2,8 +2,9 @@
 
 Deleting a dozen small files takes milliseconds on a disk that is busy syncing other files, and nobody waits for it. The
 rename is what makes a Job forgotten: after a crash whatever lies in the bin is deleted, and nothing else. Items'
-folders that are as they were made, once emptied, are kept for the next items: on some file systems a new folder costs
-more than everything else we do for an item.
+folders that are as they were made, once emptied, are kept for the next items, together with the files of variables and
+of the code: on some file systems a new folder or file costs more than everything else we do for an item, the more so
+while many were deleted a moment ago (ext4 without a journal passes over their inodes one by one).
 """
 # Plain os calls, no Path objects: once per Job, where an object costs more than the system call.
 # ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH208
@@ -21,7 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dispatcher.process_runner.layout import ITEM_PARTS, remove_tree
 
 FOLDER = ".bin"
+#: A folder of its own: taking one out does not wait for what is being deleted in the bin.
+SPARE_FOLDER = ".spare"
 
+#: Files of an item that mean nothing while they are empty.
+_REUSED = frozenset({"env", "code"})
 #: Emptied items' folders kept.
 _SPARE = 200
 #: Time to gather folders for one batch: a thread's round trip costs as much as deleting a few files.
@@ -35,10 +40,12 @@ class Janitor:
     def __init__(self, workdir: str) -> None:
         """Takes over what an earlier life left in the bin. Raises OSError."""
         self._folder = f"{workdir}/{FOLDER}"
-        os.makedirs(self._folder, exist_ok=True)
+        self._spares = f"{workdir}/{SPARE_FOLDER}"
+        for folder in (self._folder, self._spares):
+            os.makedirs(folder, exist_ok=True)
         self._life = secrets.token_hex(4)
         self._count = 0
-        self._waiting = [f"{self._folder}/{name}" for name in os.listdir(self._folder)]
+        self._waiting = [f"{folder}/{name}" for folder in (self._folder, self._spares) for name in os.listdir(folder)]
         self._spare: collections.deque[str] = collections.deque()  # its ends are safe to use from any thread
         self._recycled = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="janitor")
@@ -107,8 +114,9 @@ class Janitor:
         self._threads.shutdown(wait=False)
         for path in self._spare:
             remove_tree(path)
-        with contextlib.suppress(OSError):
-            os.rmdir(self._folder)
+        for folder in (self._folder, self._spares):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def _remove_all(self, paths: list[str]) -> None:
         """In a thread."""
@@ -123,13 +131,15 @@ class Janitor:
                     return
                 if entry.name.isdigit() and entry.is_dir(follow_symlinks=False) and emptied(entry.path):
                     self._recycled += 1
-                    kept = f"{self._folder}/spare-{self._life}-{self._recycled:x}"
+                    kept = f"{self._spares}/{self._life}-{self._recycled:x}"
                     os.rename(entry.path, kept)
                     self._spare.append(kept)
 
 
 def emptied(item: str) -> bool:
-    """Remove all files of an item; False = it does not look as it did when it was new. Raises OSError."""
+    """Remove all files of an item but those of `_REUSED`, which become empty; False = it does not look as it did when
+    it was new. Raises OSError.
+    """
     made = os.lstat(item)
     parts = [f"{item}/{name}" for name in ITEM_PARTS]
     for path in parts:
@@ -141,7 +151,21 @@ def emptied(item: str) -> bool:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
-                    os.unlink(entry.path)
+                    if entry.name not in _REUSED or folder != item or not _blanked(entry.path, made):
+                        os.unlink(entry.path)
                 elif entry.path not in parts:
                     return False
     return True
+
+
+def _blanked(path: str, made: os.stat_result) -> bool:
+    """Make a file empty; False = it is not the one that we wrote. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        ours = (status.st_mode & ~0o777, status.st_nlink, status.st_uid) == (stat.S_IFREG, 1, made.st_uid)
+        if ours:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+    return ours and bool(status.st_mode & stat.S_IRUSR)

@@ -47,6 +47,7 @@ class Item:
         "finished_ms",
         "folder",
         "index",
+        "intent",
         "job_item",
         "log_size",
         "log_truncated",
@@ -73,6 +74,8 @@ class Item:
         #: It was running in an earlier life and its launcher is gone: nobody will tell how it ended.
         self.orphaned = False
         self.result: ItemResult | None = None
+        #: What an earlier life was about to publish.
+        self.intent: ItemResult | None = None
         self.code: int | None = None
         self.why: ErrorClass | None = None
         self.why_text = ""
@@ -92,7 +95,20 @@ class Item:
 class Job:
     """`lane` is the launcher it runs on, None = none (yet, or any more)."""
 
-    __slots__ = ("current", "driver", "family", "folder", "items", "lane", "node", "phase", "plan", "reason", "started")
+    __slots__ = (
+        "current",
+        "driver",
+        "family",
+        "folder",
+        "items",
+        "lane",
+        "node",
+        "phase",
+        "plan",
+        "reason",
+        "scripts_done",
+        "started",
+    )
 
     def __init__(self, plan: JobPlan, folder: JobFolder, node: str) -> None:
         self.plan = plan
@@ -100,6 +116,8 @@ class Job:
         self.node = node
         self.items = [Item(index, item, folder.item(index)) for index, item in enumerate(plan.items)]
         self.phase = JobPhase.PENDING
+        #: Only publication is left.
+        self.scripts_done = False
         self.reason = ""
         #: The item whose script runs now.
         self.current: Item | None = None
@@ -138,6 +156,7 @@ class Job:
             phase=self.phase,
             results=self.results() if results is None else results,
             current=None if self.current is None else self.current.index,
+            scripts_done=self.scripts_done,
             reason=self.reason,
             node=self.node,
             time_ms=now_ms,

@@ -7,9 +7,9 @@
     N/           an item: env         exports; its last line tells that staging is complete
                           in out work the input, the outputs, the working directory
                           log code    written by the launcher: output (its existence = started), exit code (= ended)
+                                      `env` and `code` may be there empty, from an item before: that means nothing
                           why         error class, when the platform ended the item
-                          intent.json what is about to be published, when files are moved rather than copied
-                          result.json how it ended; written last
+    notes        appended to: what is about to be published (files are moved, so it is said before), how items ended
 
 The folder is renamed away when the Job is forgotten. A kill can come between any two steps; each state on disk means
 one thing, and `recovery` reads it.
@@ -21,9 +21,10 @@ one thing, and `recovery` reads it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -47,9 +48,18 @@ class SavedJob(msgspec.Struct, frozen=True):
     plan: JobPlan
 
 
+class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of `notes`; the last one of its kind counts."""
+
+    item: int
+    #: What it will have ended with once its outputs are published: tells "published and moved" from "never made".
+    intent: ItemResult | None = None
+    result: ItemResult | None = None
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_job = msgspec.json.Decoder(SavedJob).decode
-_decode_result = msgspec.json.Decoder(ItemResult).decode
+_decode_note = msgspec.json.Decoder(Note).decode
 
 
 def write(path: str, data: bytes, mode: int = 0o666) -> None:
@@ -85,7 +95,7 @@ class JobFolder:
     folder.
     """
 
-    __slots__ = ("ack", "name", "root", "script")
+    __slots__ = ("name", "root")
 
     def __init__(self, workdir: str, name: str) -> None:
         self.name = name
@@ -131,6 +141,32 @@ class JobFolder:
         except (OSError, ValueError):
             return None
         return int(pid), int(start), fifo
+
+    def note(self, notes: Iterable[Note]) -> None:
+        """Append, all in one step: one file for the whole Job costs a fraction of one per item. Raises OSError."""
+        # Begins with a line end: what a full disk cut short before cannot swallow the next line.
+        data = b"\n" + b"".join(_encode(note) + b"\n" for note in notes)
+        descriptor = os.open(f"{self.root}/notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+
+    def notes(self) -> tuple[dict[int, ItemResult], dict[int, ItemResult]]:
+        """Results and intents by item. Lines torn by a kill or a power failure count as never written."""
+        results: dict[int, ItemResult] = {}
+        intents: dict[int, ItemResult] = {}
+        for line in (read(f"{self.root}/notes") or b"").splitlines():
+            try:
+                note = _decode_note(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            if note.result is not None:
+                results[note.item] = note.result
+            if note.intent is not None:
+                intents[note.item] = note.intent
+        return results, intents
 
     def item(self, index: int) -> ItemFolder:
         return ItemFolder(f"{self.root}/{index}")
@@ -189,30 +225,6 @@ class ItemFolder:
             return ErrorClass(raw.decode()) if raw else None
         except ValueError:
             return None
-
-    def intend(self, result: ItemResult) -> None:
-        write_whole(f"{self.root}/intent.json", _encode(result))
-
-    def intent(self) -> ItemResult | None:
-        return _result(f"{self.root}/intent.json")
-
-    def carry_out(self) -> None:
-        """What was intended has happened: it becomes the result, in one step."""
-        os.rename(f"{self.root}/intent.json", f"{self.root}/result.json")
-
-    def settle(self, result: ItemResult) -> None:
-        write_whole(f"{self.root}/result.json", _encode(result))
-
-    def result(self) -> ItemResult | None:
-        return _result(f"{self.root}/result.json")
-
-
-def _result(path: str) -> ItemResult | None:
-    raw = read(path)
-    try:
-        return None if raw is None else _decode_result(raw)
-    except msgspec.MsgspecError:  # torn by a power failure
-        return None
 
 
 def _modified_ms(path: str) -> int:

@@ -37,9 +37,11 @@ def find(workdir: str, boot: str, node: str) -> Iterator[tuple[Job, tuple[int, i
 
 def _look(job: Job, *, same_boot: bool) -> tuple[int, int, str] | None:
     job.started = float("-inf")  # its processes may be of any age
+    results, intents = job.folder.notes()
     for item in job.items:
         item.recovered = True
-        item.result = item.folder.result()
+        item.intent = intents.get(item.index)
+        item.result = results.get(item.index)
         if item.result is not None:
             item.state = State.DONE
     launcher = job.folder.launcher()

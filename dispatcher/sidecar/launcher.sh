@@ -25,8 +25,8 @@ if [ "$1" = --lane ]; then
   trap : TERM HUP INT
   while read -r _pk_verb _pk_name _pk_n <&9; do
     _pk_item=$_pk_work/$_pk_name/$_pk_n
-    # A word said again after a crash finds the code there.
-    [ "$_pk_verb" = run ] && [ -r "$_pk_item/env" ] && [ ! -e "$_pk_item/code" ] || continue
+    # A word said again after a crash finds the code there. An empty file is one that the supervisor keeps from before.
+    [ "$_pk_verb" = run ] && [ -r "$_pk_item/env" ] && [ ! -s "$_pk_item/code" ] || continue
     . "$_pk_item/env"
     /bin/sh "$_pk_work/$_pk_name/script.sh" </dev/null >>"$_pk_item/log" 2>&1 8>&- 9<&-
     _pk_code=$?

@@ -109,6 +109,7 @@ META_INPUT = "penstock-input"
 META_HOPS = "penstock-hops"
 META_CHECKSUM = "penstock-sha256"
 
+
 def answer_key(invocation: str, attempt: int) -> str:
     """Where in the platform's bucket the answer of a synchronous submission lies once its item has ended."""
     return f"answers/{invocation}/{attempt}"

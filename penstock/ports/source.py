@@ -6,7 +6,7 @@ reconciler lists at once. It yields nothing for objects that are still being wri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -26,9 +26,14 @@ class Source(Protocol):
         """Batches of events as they come. Ends when the source is closed."""
         ...
 
-    async def watch_buckets(self, buckets: Collection[str]) -> None:
+    async def watch_buckets(
+        self, buckets: Collection[str], prefixes: Mapping[str, Collection[str]] | None = None
+    ) -> None:
         """From now on news of exactly these buckets is wanted. Returns when they are watched: an object that appears
         after that is yielded (or covered by a Gap). A bucket newly watched should be listed by the caller once.
+
+        `prefixes` by bucket: only keys that begin with one of them are wanted, others need not be yielded; a bucket
+        without an entry is wanted whole. What a prefix adds should be listed by the caller once, as a new bucket is.
         """
         ...
 

@@ -13,15 +13,29 @@ import pytest
 
 from penstock.errors import AlreadyExists, Closed, InvalidInput, NotFound
 from penstock.model import ErrorClass, JobPhase, Volume
+from tests.kubernetes.bench import WITHOUT_SIDECARS, kubernetes_bench
+from tests.kubernetes.support import use
 from tests.process_runner.support import PATIENCE_S, Bench, alive, collect, eventually, outputs_of, plan, process_bench
 
 #: (name, factory taking a folder): a production adapter is added here.
-ADAPTERS: list[tuple[str, Callable[[Path], AbstractAsyncContextManager[Bench]]]] = [("process", process_bench)]
+ADAPTERS: list[tuple[str, Callable[[Path], AbstractAsyncContextManager[Bench]]]] = [
+    ("process", process_bench),
+    ("kubernetes", kubernetes_bench),
+]
+#: These need real servers from the test bed.
+SERVED = {"kubernetes"}
 
 
-@pytest.fixture(params=[factory for _, factory in ADAPTERS], ids=[name for name, _ in ADAPTERS])
+@pytest.fixture(
+    params=[pytest.param(one, marks=[pytest.mark.components] * (one[0] in SERVED), id=one[0]) for one in ADAPTERS]
+)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with request.param(tmp_path) as made:
+    name, factory = request.param
+    if name in SERVED:
+        if request.node.originalname not in WITHOUT_SIDECARS:
+            pytest.skip("needs the sidecars' programs in the pod; tests/kubernetes holds what can be shown without")
+        await use(request.getfixturevalue(name))
+    async with factory(tmp_path) as made:
         yield made
 
 

@@ -278,7 +278,8 @@ def test_a_folder_is_removed_whatever_its_rights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ("touch in/a work/.b code log env; ln -s / out/link", True),
+        ("touch in/a work/.b code log; echo x >env; ln -s / out/link", True),
+        ("ln -s /dev/null env", False),
         ("mkdir work/deep", False),
         ("chmod 700 work", False),
         ("rmdir in", False),
@@ -297,7 +298,24 @@ def test_only_a_folder_that_looks_new_is_used_again(tmp_path: Path, change: str,
         looks_new = False
     assert looks_new == again
     if again:
-        assert sorted(str(path.relative_to(item.root)) for path in Path(item.root).rglob("*")) == ["in", "out", "work"]
+        assert sorted(str(path.relative_to(item.root)) for path in Path(item.root).rglob("*")) == [
+            "code",
+            "env",
+            "in",
+            "out",
+            "work",
+        ]
+        assert Path(item.env).read_bytes() == b""
+
+
+def test_a_file_of_variables_with_a_second_name_is_not_used_again(tmp_path: Path) -> None:
+    item = ItemFolder(str(tmp_path / "0"))
+    item.create()
+    (tmp_path / "mine").write_text("keep me")
+    os.link(tmp_path / "mine", item.env)
+    assert emptied(item.root)
+    assert not Path(item.env).exists()
+    assert (tmp_path / "mine").read_text() == "keep me"
 
 
 async def test_an_emptied_folder_serves_the_next_item_and_the_bin_is_emptied(tmp_path: Path) -> None:
@@ -316,7 +334,10 @@ async def test_an_emptied_folder_serves_the_next_item_and_the_bin_is_emptied(tmp
     again = ItemFolder(str(tmp_path / "1"))
     again.create(janitor.spare)
     assert os.stat(again.root).st_ino == inode  # noqa: PTH116  (a local folder)
-    assert sorted(os.listdir(again.root)) == ["in", "out", "work"]  # noqa: PTH208  (as the code does)
+    assert sorted(os.listdir(again.root)) == ["code", "in", "out", "work"]  # noqa: PTH208  (as the code does)
+    assert again.code() is None
+    assert not again.staged()
+    assert not again.started()
     await janitor.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]  # noqa: ASYNC240  (a local folder)
 

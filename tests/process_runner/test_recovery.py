@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from dispatcher.process_runner import processes
-from dispatcher.process_runner.layout import JobFolder, write
+from dispatcher.process_runner.layout import JobFolder, Note, write
 from dispatcher.sidecar.environment import COMPLETE
 from penstock.model import BucketEvent, ErrorClass, ItemResult, JobPhase, JobPlan, Origin
 from tests.process_runner.support import Bench, eventually, left_over, open_runner, opened_store, plan, process_bench
@@ -88,7 +88,7 @@ async def test_an_output_that_an_earlier_life_moved_is_found_again_or_missed(ben
         write(item.env, COMPLETE)
         write(item.log, b"")
         write(f"{item.root}/code", b"0\n")
-        item.intend(msgspec.structs.replace(first, invocation=invocation))
+        folder.note([Note(item=index, intent=msgspec.structs.replace(first, invocation=invocation))])
     items = tuple(
         msgspec.structs.replace(item, invocation=invocation)
         for item, invocation in zip(made.items, ("before-0", "job-1-1"), strict=True)
@@ -108,7 +108,7 @@ async def test_after_a_restart_of_the_machine_only_results_are_believed(bench: B
         item.create()
         write(item.env, COMPLETE)
         write(f"{item.root}/code", b"0\n")
-    folder.item(0).settle(ItemResult(invocation="job-1-0", attempt=1, exit_code=0))
+    folder.note([Note(item=0, result=ItemResult(invocation="job-1-0", attempt=1, exit_code=0))])
     folder.note_launcher(os.getpid(), 1, "x")
     await restarted(bench)
     (status,) = await bench.runner.jobs()
@@ -121,7 +121,7 @@ async def test_a_job_with_all_results_is_finished_and_its_strays_are_killed(benc
     folder = saved(bench, plan("true", await bench.put()))
     item = folder.item(0)
     item.create()
-    item.settle(ItemResult(invocation="job-1-0", attempt=1, exit_code=0))
+    folder.note([Note(item=0, result=ItemResult(invocation="job-1-0", attempt=1, exit_code=0))])
     stray = subprocess.Popen(["sleep", "1000"], env={"JOB_UUID": "job-1"}, start_new_session=True)  # noqa: ASYNC220  (returns at once)
     try:
         folder.note_launcher(2**22 + 1, 1, "x")

@@ -17,6 +17,7 @@ from penstock.ports import Gap
 from watcher.sources import PollingSource, open_directory_source
 from watcher.sources import tree as tree_module
 from watcher.sources.directory import DirectorySource
+from watcher.sources.tree import Scope
 
 QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
 
@@ -221,3 +222,27 @@ async def test_a_file_with_two_writers_is_told_when_the_last_one_has_closed_it(
     item = await anext(news)
     assert not isinstance(item, Gap)
     assert [(event.key, event.size) for event in item] == [("k", 13)]
+
+
+async def test_folders_without_wanted_keys_are_not_watched_and_their_files_not_looked_at(
+    store: DirectoryStore, source: DirectorySource
+) -> None:
+    inbox = store.root / "inbox"
+    for name in ("in/deep", "out/deep", "input"):
+        (inbox / name).mkdir(parents=True)
+    await source.watch_buckets(["inbox"], {"inbox": ["in/"]})
+    assert {folder for bucket, folder in source._tree._watches if bucket} == {"", "in/", "in/deep/"}
+    (inbox / "new/deep").mkdir(parents=True)
+    (inbox / "elsewhere").write_text("x")
+    (inbox / "in/deep/1").write_text("x")
+    events, _ = await collect(source, "in/deep/1")
+    assert [event.key for event in events] == ["in/deep/1"]
+
+
+def test_a_scope_tells_which_folders_may_hold_a_wanted_key() -> None:
+    scope = Scope(["a/b/x-", "c/"])
+    held = {folder: scope.may_hold(folder) for folder in ("a/", "a/b/", "a/b/x-1/", "a/b/y/", "a/c/", "c/d/", "d/")}
+    assert [folder for folder, may in held.items() if may] == ["a/", "a/b/", "a/b/x-1/", "c/d/"]
+    assert [key for key in ("a/b/x-1", "a/b/y", "c/d", "c", "ca") if scope.holds(key)] == ["a/b/x-1", "c/d"]
+    assert Scope([""]).holds("anything")
+    assert Scope([""]).may_hold("any/thing/")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,9 @@ class DeafSource:
         while (gap := await self._gaps.get()) is not None:
             yield gap
 
-    async def watch_buckets(self, buckets: Collection[str]) -> None:
+    async def watch_buckets(
+        self, buckets: Collection[str], prefixes: Mapping[str, Collection[str]] | None = None
+    ) -> None:
         self.watched = set(buckets)
 
     def tell(self, gap: Gap) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,7 @@ from penstock.clock import now_ms
 from penstock.model import BucketEvent, Origin
 from penstock.ports import Gap
 from watcher.sources.polling import Poller
-from watcher.sources.tree import WatchLimitReached, WatchTree
+from watcher.sources.tree import Scope, WatchLimitReached, WatchTree
 from watcher.translate import hops_of
 
 log = structlog.get_logger("watcher.directory")
@@ -77,7 +77,7 @@ class DirectorySource:
             self._tree.close()
             raise
         self._poll_interval_s = poll_interval_s
-        self._buckets: set[str] = set()
+        self._buckets: dict[str, Scope] = {}
         self._pollers: dict[str, Poller] = {}
         self._poll_at = 0.0
         self._ready: dict[Place, _Why] = {}
@@ -91,15 +91,19 @@ class DirectorySource:
         self._wake = asyncio.Event()
         self._closed = False
 
-    async def watch_buckets(self, buckets: Collection[str]) -> None:
-        wanted = set(buckets)
-        for bucket in self._buckets - wanted:
+    async def watch_buckets(
+        self, buckets: Collection[str], prefixes: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        wanted = {bucket: Scope((prefixes or {}).get(bucket, ("",))) for bucket in buckets}
+        for bucket in self._buckets.keys() - wanted.keys():
             self._tree.forget(bucket)
             self._pollers.pop(bucket, None)
-        new = wanted - self._buckets
+        # Watches that are no longer needed stay until the bucket goes: what they tell is passed over.
+        new = [bucket for bucket in wanted if self._buckets.get(bucket) != wanted[bucket]]
         self._buckets = wanted
         for bucket in sorted(new):
-            await self._watch(bucket)
+            if bucket not in self._pollers:
+                await self._watch(bucket)
 
     async def events(self) -> AsyncIterator[list[BucketEvent] | Gap]:
         loop = asyncio.get_running_loop()
@@ -131,7 +135,7 @@ class DirectorySource:
     async def _watch(self, bucket: str, folder: str = "") -> list[str]:
         """Watch a folder; returns keys that were there. When no watches are left, the bucket is polled from now on."""
         try:
-            return await self._tree.watch(bucket, folder)
+            return await self._tree.watch(bucket, folder, self._buckets.get(bucket))
         except WatchLimitReached:
             log.warning(
                 "no inotify watches left; this bucket is polled instead: raise fs.inotify.max_user_watches",
@@ -216,15 +220,25 @@ class DirectorySource:
             inside = (name, "") if not bucket else (bucket, f"{folder}{name}/")
             if mask & _MOVED_FROM:
                 self._tree.forget(*inside)
-            elif mask & _APPEARED and inside[0] in self._buckets:
+            elif mask & _APPEARED and self._may_hold(*inside):
                 self._folders[inside] = None
-        elif bucket and mask & _COMPLETE:
+        elif not bucket or not self._wants(bucket, folder + name):
+            return  # not looked at either: outputs often lie in the bucket of the inputs
+        elif mask & _COMPLETE:
             self._later.pop((bucket, folder + name), None)
             self._ready[bucket, folder + name] = _Why.COMPLETE
-        elif bucket and mask & _APPEARED:
+        elif mask & _APPEARED:
             # Made, not written yet. A writer's close will tell; a hard link or an empty file made without being opened
             # for writing has nothing more to come.
             self._postpone((bucket, folder + name))
+
+    def _wants(self, bucket: str, key: str) -> bool:
+        scope = self._buckets.get(bucket)
+        return scope is not None and scope.holds(key)
+
+    def _may_hold(self, bucket: str, folder: str) -> bool:
+        scope = self._buckets.get(bucket)
+        return scope is not None and (not folder or scope.may_hold(folder))
 
     def _postpone(self, place: Place) -> None:
         self._later.pop(place, None)

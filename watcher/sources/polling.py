@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 
 import msgspec
 import structlog
@@ -112,7 +112,11 @@ class PollingSource:
             except TimeoutError:
                 continue
 
-    async def watch_buckets(self, buckets: Collection[str]) -> None:
+    async def watch_buckets(
+        self,
+        buckets: Collection[str],
+        prefixes: Mapping[str, Collection[str]] | None = None,  # noqa: ARG002 - whole buckets are looked at here
+    ) -> None:
         for bucket in set(self._pollers) - set(buckets):
             del self._pollers[bucket]
         for bucket in sorted(set(buckets) - set(self._pollers)):

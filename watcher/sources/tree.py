@@ -10,7 +10,7 @@ import asyncio
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +73,26 @@ class WatchLimitReached(Exception):
     """The system allows no further watch; the bucket must be observed in another way."""
 
 
+class Scope:
+    """The part of a bucket below some key prefixes."""
+
+    def __init__(self, prefixes: Collection[str]) -> None:
+        self._prefixes = tuple(sorted(prefixes))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scope) and self._prefixes == other._prefixes
+
+    def __hash__(self) -> int:
+        return hash(self._prefixes)
+
+    def holds(self, key: str) -> bool:
+        return key.startswith(self._prefixes)
+
+    def may_hold(self, folder: str) -> bool:
+        """Whether a wanted key can lie somewhere below a folder ("a/b/")."""
+        return folder.startswith(self._prefixes) or any(prefix.startswith(folder) for prefix in self._prefixes)
+
+
 class WatchTree:
     """Watches by bucket and folder. A folder is a key prefix: "" or "a/b/". The root itself is ("", "")."""
 
@@ -96,8 +116,10 @@ class WatchTree:
         """Tell of buckets that are made. Raises WatchLimitReached."""
         self._add("", "")
 
-    async def watch(self, bucket: str, folder: str = "") -> list[str]:
-        """Watch a folder and all below. Returns the keys of the files that were there. Raises WatchLimitReached."""
+    async def watch(self, bucket: str, folder: str = "", wanted: Scope | None = None) -> list[str]:
+        """Watch a folder and all below that holds or may hold something `wanted` (None = everything). Returns the keys
+        of the files that were there. Raises WatchLimitReached.
+        """
         files: list[str] = []
         todo = [folder]
         turn = 0
@@ -109,8 +131,10 @@ class WatchTree:
             if not self._add(bucket, current):
                 continue
             folders, names = await asyncio.to_thread(self._scan, bucket, current)
-            todo += [f"{current}{name}/" for name in folders]
-            files += [current + name for name in names]
+            below = [f"{current}{name}/" for name in folders]
+            keys = [current + name for name in names]
+            todo += below if wanted is None else filter(wanted.may_hold, below)
+            files += keys if wanted is None else filter(wanted.holds, keys)
         return files
 
     def forget(self, bucket: str, folder: str = "") -> None:

@@ -12,8 +12,9 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from penstock.adapters.directory import copying, names, paths, trouble
 from penstock.adapters.directory.durable import rename_new
@@ -33,6 +34,37 @@ def _read_umask() -> int:
 
 #: Read once at import: asking means setting it for an instant, which concurrent threads would notice.
 UMASK = _read_umask()
+
+
+class Move(NamedTuple):
+    """A file to be moved into place."""
+
+    source: Path
+    bucket: str
+    key: str
+    metadata: Mapping[str, str] | None
+    abort: threading.Event
+
+
+#: None = it cannot be moved and must be copied.
+Answer = ObjectInfo | PenstockError | copying.Aborted | None
+
+
+class _Placed:
+    """A file that has its name; open folders whose entries are not durable yet."""
+
+    __slots__ = ("folders", "info", "replaced")
+
+    info: ObjectInfo
+
+    def __init__(self, folders: list[int]) -> None:
+        self.folders = folders
+        #: Etag of the object that was there before, "" = none.
+        self.replaced = ""
+
+    def close(self) -> None:
+        for descriptor in self.folders:
+            os.close(descriptor)
 
 
 class Publisher(Engine):
@@ -85,34 +117,58 @@ class Publisher(Engine):
             raise
         return self.commit(descriptor, scratch, bucket, key, metadata, abort=abort)
 
-    def publish_move(
-        self, source: Path, bucket: str, key: str, metadata: Mapping[str, str] | None, abort: threading.Event
-    ) -> ObjectInfo | None:
-        """Move a file that nobody else holds into its place; None = it cannot be moved and must be copied."""
-        self.check_target(bucket, key)
+    def publish_moves(self, moves: Sequence[Move]) -> list[Answer]:
+        """Move files that nobody else holds into their places. They share the syncs of their folders, so none is
+        durable before all are in place. Per file what became of it, as it would be returned or raised.
+        """
+        answers: list[Answer] = []
+        placed: dict[int, _Placed] = {}
         try:
-            descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            for index, move in enumerate(moves):
+                try:
+                    done = self._move(move)
+                except (PenstockError, copying.Aborted) as error:
+                    answers.append(error)
+                else:
+                    answers.append(None if done is None else _with_metadata(done.info, move.metadata))
+                    if done is not None:
+                        placed[index] = done
+            failed: dict[tuple[int, int], OSError | None] = {}
+            for index, done in placed.items():
+                try:
+                    self._confirm(done, failed)
+                except OSError as error:
+                    answers[index] = trouble.translate(error, moves[index].bucket, moves[index].key, "written")
+        finally:
+            for done in placed.values():
+                done.close()
+        return answers
+
+    def _move(self, move: Move) -> _Placed | None:
+        """All but the syncs of the folders; None = it cannot be moved. Raises PenstockError, Aborted."""
+        self.check_target(move.bucket, move.key)
+        try:
+            descriptor = os.open(move.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return None
-            raise _source_trouble(error, source, bucket, key) from error
+            raise _source_trouble(error, move.source, move.bucket, move.key) from error
         try:
             if not self._movable(descriptor):
                 return None
-            self._seal(descriptor, bucket, key, metadata)
-            copying.check(abort)
-            folder = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._seal(descriptor, move.bucket, move.key, move.metadata)
+            copying.check(move.abort)
+            folder = os.open(move.source.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                info = self._appear(descriptor, folder, source.name, bucket, key, if_absent=False)
+                return self._place(descriptor, folder, move.source.name, move.bucket, move.key, if_absent=False)
             finally:
                 os.close(folder)
         except OSError as error:
             if error.errno in {errno.EXDEV, errno.EPERM}:
                 return None
-            raise trouble.translate(error, bucket, key, "written") from error
+            raise trouble.translate(error, move.bucket, move.key, "written") from error
         finally:
             os.close(descriptor)
-        return _with_metadata(info, metadata)
 
     def _movable(self, descriptor: int) -> bool:
         """A file with a second name, or open for writing somewhere, could still change after it was published."""
@@ -134,8 +190,19 @@ class Publisher(Engine):
     def _appear(
         self, opened: int, source_folder: int, source: str, bucket: str, key: str, *, if_absent: bool
     ) -> ObjectInfo:
-        """Rename into place, durably. `opened` is the file itself, whose state is the answer: another writer may put
-        another one in its place at any moment. Raises OSError, NotFound, Unsupported, AlreadyExists.
+        """Rename into place, durably. Raises OSError, NotFound, Unsupported, AlreadyExists."""
+        placed = self._place(opened, source_folder, source, bucket, key, if_absent=if_absent)
+        try:
+            self._confirm(placed, {})
+        finally:
+            placed.close()
+        return placed.info
+
+    def _place(
+        self, opened: int, source_folder: int, source: str, bucket: str, key: str, *, if_absent: bool
+    ) -> _Placed:
+        """Rename into place. `opened` is the file itself, whose state is the answer: another writer may put another
+        one in its place at any moment. Raises OSError, NotFound, Unsupported, AlreadyExists.
         """
         parts = names.split_key(key)
         for _ in range(_TRIES):
@@ -147,20 +214,36 @@ class Publisher(Engine):
                 if not self.bucket_exists(bucket):
                     raise trouble.no_bucket(bucket) from error
                 continue
+            placed = _Placed([folder, *grown])
             try:
-                replaced = _etag_at(folder, parts[-1])
-                if not _rename(source_folder, source, folder, bucket, key, if_absent=if_absent):
-                    continue
-                status = os.fstat(opened)
-                for changed in (folder, *grown):
-                    self.sync.sync(changed)
-                if replaced:
-                    self.metadata.forget(bucket, key, replaced)
-                return paths.info_of(bucket, key, status)
-            finally:
-                for descriptor in (folder, *grown):
-                    os.close(descriptor)
+                placed.replaced = _etag_at(folder, parts[-1])
+                if _rename(source_folder, source, folder, bucket, key, if_absent=if_absent):
+                    placed.info = paths.info_of(bucket, key, os.fstat(opened))
+                    return placed
+            except BaseException:
+                placed.close()
+                raise
+            placed.close()
         raise Unavailable(f"the folder of {key!r} in bucket {bucket!r} is deleted again and again by somebody else")
+
+    def _confirm(self, placed: _Placed, synced: dict[tuple[int, int], OSError | None]) -> None:
+        """Make a rename durable. `synced`: folders that were synced since all renames of a turn, and how that went (a
+        second sync would not report the error of the first). Raises OSError.
+        """
+        for folder in placed.folders:
+            status = os.fstat(folder)
+            name = (status.st_dev, status.st_ino)
+            if name not in synced:
+                synced[name] = None
+                try:
+                    self.sync.sync(folder)
+                except OSError as failure:
+                    synced[name] = failure
+            error = synced[name]
+            if error is not None:
+                raise error
+        if placed.replaced:
+            self.metadata.forget(placed.info.bucket, placed.info.key, placed.replaced)
 
     def delete(self, bucket: str, key: str) -> None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 from penstock.adapters.directory import copying, names, trouble
 from penstock.adapters.directory.engine import Probe
-from penstock.adapters.directory.publishing import Publisher
+from penstock.adapters.directory.publishing import Answer, Move, Publisher
 from penstock.errors import Closed, InvalidInput, NotFound, Superseded
 from penstock.model import ObjectInfo
 from penstock.ports import StoreCapabilities
@@ -31,6 +32,8 @@ _FEW = 8
 _CHUNK = 1024 * 1024
 #: Enough that concurrent syncs share journal commits: 8 at once take a quarter of the time of one after the other.
 _THREADS = 16
+#: Files moved by one thread: enough to share what a hop costs, few enough to have several syncs at once.
+_MOVES = 4
 
 
 class DirectoryStore:
@@ -55,6 +58,8 @@ class DirectoryStore:
         self.settle_s = settle_s
         self._engine = Publisher(root, settle_s=settle_s, attributes=attributes)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="directory-store")
+        #: To be moved in this turn of the loop.
+        self._moves: list[tuple[Move, asyncio.Future[Answer]]] = []
         self._closed = False
 
     async def create_bucket(self, bucket: str) -> bool:
@@ -179,11 +184,12 @@ class DirectoryStore:
         metadata: Mapping[str, str] | None = None,
         consume: bool = False,
     ) -> ObjectInfo:
+        if consume:
+            moved = await self._move(Move(source, bucket, key, metadata, threading.Event()))
+            if moved is not None:
+                return moved
+
         def work(abort: threading.Event) -> ObjectInfo:
-            if consume:
-                moved = self._engine.publish_move(source, bucket, key, metadata, abort)
-                if moved is not None:
-                    return moved
             info = self._engine.publish_copy(source, bucket, key, metadata, abort)
             if consume:
                 with contextlib.suppress(OSError):  # published already; the caller removes what it made
@@ -191,6 +197,28 @@ class DirectoryStore:
             return info
 
         return await self._run(work)
+
+    async def _move(self, move: Move) -> ObjectInfo | None:
+        """What is moved in one turn of the loop shares hops to threads and syncs of folders."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        if not self._moves:
+            loop.call_soon(self._start_moves)
+        self._moves.append((move, future))
+        answer = await _patiently(future, move.abort)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _start_moves(self) -> None:
+        waiting, self._moves = self._moves, []
+        for start in range(0, len(waiting), _MOVES):
+            part = waiting[start : start + _MOVES]
+            work = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._engine.publish_moves, [move for move, _ in part]
+            )
+            work.add_done_callback(functools.partial(_tell, [future for _, future in part]))
 
     async def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
         if version_id is not None:
@@ -202,6 +230,7 @@ class DirectoryStore:
         """Wait for running calls and let go of the folders. Idempotent."""
         if self._closed:
             return
+        self._start_moves()
         self._closed = True
         await asyncio.to_thread(self._threads.shutdown)
         self._engine.close()
@@ -211,20 +240,32 @@ class DirectoryStore:
             raise Closed("the directory store is closed")
 
     async def _run(self, work: Callable[[threading.Event], T]) -> T:
-        """Run in a thread. When cancelled: tell the thread, wait until it has undone its work, then go."""
         self._check_open()
         abort = threading.Event()
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work, abort)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            abort.set()
-            while not future.done():
-                with contextlib.suppress(asyncio.CancelledError):  # the first one is already on its way
-                    await asyncio.wait({future})
-            if not future.cancelled():
-                future.exception()  # seen: an aborted call has nobody left to tell
-            raise
+        return await _patiently(asyncio.get_running_loop().run_in_executor(self._threads, work, abort), abort)
+
+
+async def _patiently(future: asyncio.Future[T], abort: threading.Event) -> T:
+    """Await what a thread does. When cancelled: tell the thread, wait until it has undone its work, then go."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        abort.set()
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError):  # the first one is already on its way
+                await asyncio.wait({future})
+        if not future.cancelled():
+            future.exception()  # seen: an aborted call has nobody left to tell
+        raise
+
+
+def _tell(futures: Sequence[asyncio.Future[Answer]], work: asyncio.Future[list[Answer]]) -> None:
+    error = work.exception()
+    for index, future in enumerate(futures):
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(work.result()[index])
 
 
 def _no_version(bucket: str, key: str, version_id: str) -> NotFound:
