@@ -171,6 +171,8 @@ class Entry:
             phase=phase,
             results=tuple(self.results[turn] for turn in self.turns or () if turn in self.results),
             current=self._current(phase),
+            # The launcher ends only after everything was published, so this is true for moments only.
+            scripts_done=self.standing.end is not End.NOT,
             reason=reason,
             message=message,
             node=self.standing.node,

@@ -1,0 +1,378 @@
+"""The runner for Kubernetes: the `Runner` port over Jobs.
+
+The cluster holds the truth; what is here is a view of it, kept by two watches (Jobs, pods) and rebuilt at every start.
+Closing the runner leaves the Jobs running: they belong to the cluster, and the next dispatcher takes them up. A Job is
+ended (cancel, watchdog) by a note on it and its suspension, not by deleting it, so that its end and the reason survive
+a restart until `forget`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+
+from dispatcher.kubernetes.board import Board
+from dispatcher.kubernetes.client import JobApi
+from dispatcher.kubernetes.entry import NOTE_ENDED, Ended, Entry
+from dispatcher.kubernetes.files import function_files, function_secret, items_map
+from dispatcher.kubernetes.logs import LogReader
+from dispatcher.kubernetes.manifest import NOTE_CANCEL, decode_items
+from dispatcher.kubernetes.results import ResultSource
+from dispatcher.kubernetes.settings import KubernetesSettings
+from dispatcher.kubernetes.status import End
+from dispatcher.kubernetes.sweep import sweep
+from dispatcher.kubernetes.template import JobTemplate, Rendered
+from penstock.adapters.kubernetes.client import KubernetesClient
+from penstock.adapters.kubernetes.watching import Snapshot
+from penstock.clock import now_ms
+from penstock.errors import Closed, Corrupt, Forbidden, NotFound, Unavailable
+from penstock.model import ErrorClass, JobPhase, JobPlan, JobStatus
+from penstock.ports import Room
+
+log = structlog.get_logger("dispatcher.kubernetes")
+
+#: The watchdog's turn, and looking for the first results of a list that still runs.
+TICK_S = 2.0
+#: Templates kept: one per generation of a function, some 20 KB each.
+TEMPLATES = 512
+_CONCLUDE_AT_ONCE = 32
+#: How many Jobs without a pod are asked about in one turn.
+_QUESTIONS = 10
+_RETRY_S = (0.2, 1.0, 5.0)
+
+
+class KubernetesRunner:
+    """Implements `Runner`. Construct, then `start`; the client is the caller's to close, after the runner."""
+
+    def __init__(self, *, client: KubernetesClient, settings: KubernetesSettings, results: ResultSource) -> None:
+        self._api = JobApi(client, settings.namespace)
+        self._settings = settings
+        self._source = results
+        self._board = Board()
+        self._logs = LogReader(self._api, self._board)
+        self._templates: collections.OrderedDict[tuple[str, int], JobTemplate] = collections.OrderedDict()
+        self._preparing: dict[str, asyncio.Lock] = {}
+        #: The newest of each Job that was not yet told: a slow listener costs no more than there are Jobs.
+        self._news: dict[str, JobStatus] = {}
+        self._told: dict[str, JobStatus] = {}
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._concluders = asyncio.Semaphore(_CONCLUDE_AT_ONCE)
+        self._synced = (asyncio.Event(), asyncio.Event())
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._watched = False
+
+    async def start(self) -> None:
+        """Begin to follow the cluster; returns when everything there is known, however long the API server is away.
+        Raises Forbidden (rights), Corrupt. The caller closes it in any case.
+        """
+        self._spawn(self._follow_jobs(), "kubernetes: jobs")
+        self._spawn(self._follow_pods(), "kubernetes: pods")
+        self._spawn(self._tick_for_ever(), "kubernetes: watchdog")
+        for synced in self._synced:
+            await self._until(synced)
+        await sweep(self._api, self._board, now_ms() / 1000)
+
+    async def _until(self, synced: asyncio.Event) -> None:
+        while not synced.is_set():
+            self._check()
+            self._wake.clear()
+            waits = [asyncio.create_task(event.wait()) for event in (synced, self._wake)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+            self._failure = error
+            self._wake.set()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed("the Kubernetes runner was closed")
+        if self._failure is not None:
+            raise self._failure
+
+    # Submitting
+
+    async def submit(self, plan: JobPlan) -> None:
+        self._check()
+        template = self._template(plan)
+        rendered = template.render(plan)
+        await self._prepare(template, plan)
+        entry = self._board.expect(plan, now_ms())
+        try:
+            if rendered.items is not None:
+                entry.listed = True
+                await self._put_items(plan, rendered)
+            entry.uid = await self._api.create_job(plan.name, rendered.body, rendered.digest)
+        except BaseException:
+            # Whether it was made may be unknown; then the watch will tell.
+            self._board.withdraw(entry)
+            raise
+        self._board.submitted(entry, time.monotonic())
+
+    def _template(self, plan: JobPlan) -> JobTemplate:
+        key = (plan.function_uid, plan.generation)
+        template = self._templates.get(key)
+        if template is None or not template.fits(plan):
+            template = self._templates[key] = JobTemplate(plan, self._settings)
+            if len(self._templates) > TEMPLATES:
+                self._templates.popitem(last=False)
+        self._templates.move_to_end(key)
+        return template
+
+    async def _prepare(self, template: JobTemplate, plan: JobPlan) -> None:
+        """Make sure that the files of this generation are in the cluster, before the first Job that mounts them."""
+        if template.prepared:
+            return
+        lock = self._preparing.setdefault(plan.function_uid, asyncio.Lock())
+        async with lock:
+            if template.prepared:
+                return
+            await self._api.put(function_files(plan, self._settings))
+            secret = function_secret(plan, self._settings)
+            if secret is not None:
+                await self._api.put(secret)
+            template.prepared = True
+        self._preparing.pop(plan.function_uid, None)
+
+    async def _put_items(self, plan: JobPlan, rendered: Rendered) -> None:
+        """Before the Job, whose pod would else wait for the list if we died between the two."""
+        assert rendered.items is not None
+        document = items_map(plan, self._settings, rendered.items)
+        known = self._board.entries.get(plan.name)
+        if known is not None and known.uid:
+            return  # the same Job again, or another that will be refused: its list must stay
+        await self._api.put(document)
+
+    # Following the cluster
+
+    async def _follow_jobs(self) -> None:
+        async for news in self._api.jobs.follow():
+            now = now_ms()
+            if isinstance(news, Snapshot):
+                touched = self._board.jobs_are(news.items, now, asked=news.asked)
+                self._synced[0].set()
+            else:
+                touched = self._board.job_is(news.item, now, gone=news.deleted)
+            for entry in touched:
+                self._consider(entry, now)
+
+    async def _follow_pods(self) -> None:
+        await self._synced[0].wait()
+        async for news in self._api.pods.follow():
+            now = now_ms()
+            if isinstance(news, Snapshot):
+                touched = self._board.pods_are(news.items, now)
+                self._synced[1].set()
+            else:
+                touched = self._board.pod_is(news.item, now, gone=news.deleted)
+            for entry in touched:
+                self._consider(entry, now)
+
+    def _consider(self, entry: Entry, now: int) -> None:
+        """Something of the Job changed."""
+        if entry.turns is None and not entry.concluding:
+            self._begin(entry, self._learn_items(entry))
+            return
+        if entry.standing.end is not End.NOT and entry.over is None and not entry.concluding:
+            self._begin(entry, self._conclude(entry))
+            return
+        self._tell(entry, now)
+
+    def _begin(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
+        entry.concluding = True
+        self._spawn(work, f"kubernetes: {entry.name}")
+
+    async def _learn_items(self, entry: Entry) -> None:
+        """A Job of an earlier life whose list is in a ConfigMap."""
+        try:
+            items = decode_items(await self._patiently(self._api.read_items, entry.name))
+            entry.turns = tuple((item.invocation, item.attempt) for item in items)
+        except (NotFound, Corrupt, msgspec.DecodeError) as error:
+            log.error("a Job's list is gone", action="items_missing", job=entry.name, error=str(error))
+            entry.turns = ()
+        entry.concluding = False
+        self._consider(entry, now_ms())
+
+    async def _conclude(self, entry: Entry) -> None:
+        """The script's container has ended, or the pod: look for results, and settle it when all are there or none can
+        come any more.
+        """
+        async with self._concluders:
+            while entry.over is None:
+                end = entry.standing.end
+                # Of a Job that we ended ourselves the exit tells nothing; a result object still does.
+                if entry.ended is None or self._source.objects:
+                    entry.learn(await self._patiently(self._source.results, entry.ref()))
+                if end is End.OVER or entry.complete:
+                    entry.conclude()
+                elif entry.standing.end is end:
+                    break  # until more is heard of it
+        entry.concluding = False
+        self._tell(entry, now_ms())
+
+    async def _patiently(self, ask: Any, about: Any) -> Any:
+        """Infrastructure that is away for a while must not turn results into losses."""
+        attempt = 0
+        while True:
+            try:
+                return await ask(about)
+            except Unavailable as error:
+                log.warning("cannot be read now", action="read_delayed", error=error.message)
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                attempt += 1
+
+    # The watchdog
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self.tick(now_ms())
+
+    async def tick(self, now: int) -> None:
+        """One turn: name what is stuck, end what cannot get on, look for early results of lists."""
+        questions = _QUESTIONS
+        for entry in list(self._board.entries.values()):
+            if entry.submitting or entry.over is not None:
+                continue
+            verdict = entry.look(now, self._settings)
+            try:
+                if verdict is not None and verdict.error is not None:
+                    log.warning("a Job is ended", action="job_stuck", job=entry.name, reason=verdict.reason)
+                    await self._end(entry, Ended(verdict.error, verdict.message))
+                elif entry.verdict is not None and entry.verdict.reason == "NoPod" and questions:
+                    questions -= 1
+                    await self._ask_why(entry)
+                elif self._source.objects and entry.standing.phase is JobPhase.RUNNING and len(entry.turns or ()) > 1:
+                    entry.learn(await self._source.results(entry.ref()))
+            except Unavailable as error:
+                log.warning("the watchdog was hindered", action="tick_delayed", job=entry.name, error=error.message)
+            # An end that was heard of while results were missing is looked at again: they may be there now.
+            self._consider(entry, now)
+
+    async def _ask_why(self, entry: Entry) -> None:
+        assert entry.verdict is not None
+        try:
+            said = await self._api.why_no_pod(entry.name)
+        except Forbidden:
+            return
+        if said:
+            entry.verdict = msgspec.structs.replace(entry.verdict, message=f"Kubernetes makes no pod for it: {said}")
+
+    async def _end(self, entry: Entry, ended: Ended) -> None:
+        note = msgspec.json.encode(ended).decode()
+        there = await self._api.mark(entry.name, {NOTE_ENDED: note}, suspend=True)
+        entry.ended = entry.ended or ended
+        if not there:
+            entry.vanished(now_ms())
+
+    # Telling
+
+    def _tell(self, entry: Entry, now: int) -> None:
+        if not self._watched or self._board.entries.get(entry.name) is not entry:
+            return
+        status = entry.status(now)
+        known = self._told.get(entry.name)
+        if known is not None and msgspec.structs.replace(known, time_ms=status.time_ms) == status:
+            return
+        self._told[entry.name] = status
+        self._news[entry.name] = status
+        self._wake.set()
+
+    def watch(self) -> AsyncIterator[JobStatus]:
+        self._watched = True  # from this call on, not from the first step of the iteration
+        return self._stream()
+
+    async def _stream(self) -> AsyncIterator[JobStatus]:
+        """Raises what stopped the following of the cluster (rights withdrawn, namespace deleted)."""
+        try:
+            while True:
+                while self._news:
+                    yield self._news.pop(next(iter(self._news)))
+                if self._closed:
+                    return
+                self._check()
+                self._wake.clear()
+                await self._wake.wait()
+        finally:
+            self._watched = False
+            self._news.clear()
+
+    async def jobs(self) -> list[JobStatus]:
+        self._check()
+        now = now_ms()
+        return [entry.status(now) for entry in self._board.entries.values() if not entry.submitting]
+
+    # Ending
+
+    async def cancel(self, name: str, *, invocation: str = "", reason: str = "") -> None:
+        entry = self._board.entries.get(name)
+        if entry is None or entry.over is not None or entry.ended is not None:
+            return
+        words = reason or "cancelled"
+        turns = entry.turns or ()
+        if invocation and len(turns) > 1:
+            if any(turn[0] == invocation for turn in turns):
+                await self._cancel_item(entry, invocation, words)
+            return
+        if invocation and turns and turns[0][0] != invocation:
+            return
+        await self._end(entry, Ended(ErrorClass.CANCELLED, words))
+        self._consider(entry, now_ms())
+
+    async def _cancel_item(self, entry: Entry, invocation: str, words: str) -> None:
+        """The sidecars see the pod's note as the file `cancel`; the Job's note is for a next life of ours."""
+        entry.cancelled[invocation] = words
+        await self._api.mark(entry.name, {NOTE_CANCEL: msgspec.json.encode(entry.cancelled).decode()}, suspend=False)
+        if entry.pod is not None:
+            await self._api.mark_pod(entry.pod.metadata.name, {NOTE_CANCEL: "".join(f"{i}\n" for i in entry.cancelled)})
+
+    async def log(self, name: str, invocation: str, *, offset: int = 0, follow: bool = False) -> AsyncIterator[bytes]:
+        """Of the whole container: a list's items are told apart only in the archived logs."""
+        async for chunk in self._logs.read(name, invocation, offset=offset, follow=follow):
+            yield chunk
+
+    async def forget(self, name: str) -> None:
+        entry = self._board.entries.get(name)
+        await self._api.delete_job(name, entry.uid if entry is not None else "")
+        if entry is None or entry.listed:
+            await self._api.delete_items(name)
+        await self._source.forget(name, entry.turns if entry is not None else None)
+        self._told.pop(name, None)
+        self._board.forget(name)
+
+    async def room(self) -> Room:
+        return Room(pending_jobs=self._settings.pending_jobs, default_cpu_millis=self._settings.default_cpu_millis)
+
+    @property
+    def pending(self) -> int:
+        """Jobs accepted and not running."""
+        return sum(entry.pending for entry in self._board.entries.values())
+
+    async def close(self, *, drain_s: float = 0.0) -> None:  # noqa: ARG002 - nothing of ours runs the items
+        """Stop following. The Jobs go on, whatever `drain_s`: they are the cluster's, and the next runner's."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._logs.close()
+        self._wake.set()
