@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from random import Random
 
@@ -30,9 +31,15 @@ def test_c4_c7_a_thousand_nodes_in_under_a_second_and_near_linear(alike: bool) -
     seconds = {}
     for nodes in (100, 1000):
         snapshot = crowded(nodes, alike=alike)
-        began = time.process_time()
-        plan = decide(snapshot, fleet)
-        seconds[nodes] = time.process_time() - began
+        # In a long test run the collector walks everything that other tests left: not what is measured here.
+        gc.collect()
+        gc.disable()
+        try:
+            began = time.process_time()
+            plan = decide(snapshot, fleet)
+            seconds[nodes] = time.process_time() - began
+        finally:
+            gc.enable()
         assert plan.unhelped == ()
         assert len(woken(plan)) >= nodes // 8
     assert seconds[1000] < 1.0
