@@ -46,6 +46,9 @@ async def list_invocations(request: web.Request) -> web.Response:
         for invocation in known:
             services.changes.pending.known(invocation)
         fresh = [record for record in fresh if record.id not in known]
+        if known:
+            # Recorded since the page was read: on it, if its filters and its length let them be.
+            page = await services.ledger.query(query)
     shown = tuple(views.invocation(record) for record in [*fresh, *page.records])
     return wire.json_answer(answers.InvocationPage(invocations=shown, next=page.next))
 

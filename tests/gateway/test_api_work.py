@@ -21,7 +21,7 @@ from penstock.model import (
     Phase,
     Record,
 )
-from penstock.ports import LogEntry, Positions, StoredEntry
+from penstock.ports import LogEntry, Positions, RecordPage, RecordQuery, StoredEntry
 from tests.factories import make_event
 from tests.gateway.conftest import COPY, ended, fdl
 
@@ -80,6 +80,36 @@ async def test_a_submission_is_listed_while_intake_stands_still(
     go_on.set()
     assert (await ended(client, invocation)).phase == "succeeded"
     assert platform.services.changes.pending.all() == []
+
+
+async def test_a_submission_that_is_recorded_while_the_page_is_read_is_listed(
+    platform: Embedded, client: Client, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event_log, ledger = platform.services.log, platform.services.ledger
+    read, query = event_log.read, ledger.query
+    stalled, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(topic: str, positions: Positions, **options: Any) -> list[StoredEntry]:
+        if topic == TOPIC_EVENTS:
+            stalled.set()
+            await go_on.wait()
+        return await read(topic, positions, **options)
+
+    async def overtaken(wanted: RecordQuery) -> RecordPage:
+        """The record appears after the page was read and before it is answered."""
+        page = await query(wanted)
+        go_on.set()
+        while not await ledger.known([invocation]):
+            await asyncio.sleep(0.005)
+        return page
+
+    monkeypatch.setattr(event_log, "read", slow)
+    async with asyncio.timeout(20):
+        await stalled.wait()
+        invocation = await client.submit(copy, b"x")
+        monkeypatch.setattr(ledger, "query", overtaken)
+        listed = await client.invocations(function=copy)
+    assert [one.id for one in listed.invocations] == [invocation]
 
 
 async def test_run_answers_with_the_scripts_output(client: Client) -> None:
