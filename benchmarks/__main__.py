@@ -31,13 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(NAMES)} (default: all)")
     parser.add_argument("--small", action="store_true", help="quick runs, printed and not written down")
+    parser.add_argument("--skip-million", action="store_true", help="leave out the figures with a million items")
     options = parser.parse_args()
     unknown = set(options.names) - set(NAMES)
     if unknown:
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     results = _kept()
     for name in options.names or NAMES:
-        results[name] = _run(name, small=options.small)
+        flags = ["--small"] * options.small + ["--skip-million"] * options.skip_million
+        results[name] = _run(name, flags)
     if not options.small:
         (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         (HERE / "RESULTS.md").write_text(_document(results), encoding="utf-8")
@@ -49,8 +51,8 @@ def _kept() -> dict[str, Any]:
     return kept
 
 
-def _run(name: str, *, small: bool) -> dict[str, Any]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--small"] if small else [])]
+def _run(name: str, flags: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as process:
         assert process.stdout is not None
         last = ""

@@ -44,6 +44,8 @@ class Figure:
 class Report:
     benchmark: str
     small: bool
+    #: Leave out what needs a million of something, which takes most of the time.
+    skip_million: bool = False
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -99,8 +101,9 @@ def main(name: str, run: Callable[[Report], None]) -> None:
     """Run one benchmark from the command line: a table, then one JSON object as the last line."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--small", action="store_true", help="a quick run: the same steps on less")
+    parser.add_argument("--skip-million", action="store_true", help="leave out the figures with a million items")
     options = parser.parse_args()
-    report = Report(name, small=options.small)
+    report = Report(name, small=options.small, skip_million=options.skip_million)
     print(f"{name}{' (small)' if options.small else ''}: {machine()}", flush=True)
     run(report)
     print(report.as_json(), flush=True)
