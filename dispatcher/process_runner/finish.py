@@ -28,6 +28,7 @@ from penstock.clock import now_ms
 from penstock.errors import InvalidInput, PenstockError
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, ItemResult, Submission
 from penstock.model.job import EXIT_PUBLISH
+from penstock.model.objects import answer_key
 from penstock.ports import ObjectStore
 
 _NAMED = 3
@@ -219,7 +220,7 @@ async def _keep_answer(store: ObjectStore, item: Item, prepared: Prepared) -> No
             return answer.write_answer(prepared.files, sink)
 
     if await asyncio.to_thread(make):
-        key = answer.answer_key(item.job_item.invocation, item.job_item.attempt)
+        key = answer_key(item.job_item.invocation, item.job_item.attempt)
         await store.publish(Path(path), SYSTEM_BUCKET, key, consume=True)
     else:
         os.unlink(path)

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from dispatcher.process_runner.processes import Family, holds_open, members
-from dispatcher.sidecar.answer import log_key
 from dispatcher.sidecar.outputs import has_writer
 from penstock.errors import NotFound, PenstockError
 from penstock.model import SYSTEM_BUCKET
+from penstock.model.objects import log_key
 from penstock.ports import ObjectStore
 
 #: Largest output kept; older bytes are dropped.

@@ -17,18 +17,11 @@ from typing import IO
 from dispatcher.sidecar.outputs import OutputFile
 from penstock.errors import NotFound
 from penstock.model import SYSTEM_BUCKET
+from penstock.model.objects import answer_key, log_key
 from penstock.ports import ObjectStore
 
 _CHUNK = 3 * 256 * 1024  # a multiple of 3: base64 pieces can be joined
 _SPOOL_BYTES = 8 * 1024 * 1024
-
-
-def answer_key(invocation: str, attempt: int) -> str:
-    return f"answers/{invocation}/{attempt}"
-
-
-def log_key(invocation: str, attempt: int) -> str:
-    return f"logs/{invocation}/{attempt}.log"
 
 
 def write_answer(files: Sequence[OutputFile], sink: IO[bytes]) -> bool:

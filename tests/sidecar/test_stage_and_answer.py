@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatcher.sidecar import stage as staging
-from dispatcher.sidecar.answer import answer_key, log_key, read_answer, read_log, write_answer
+from dispatcher.sidecar.answer import read_answer, read_log, write_answer
 from dispatcher.sidecar.outputs import walk
 from dispatcher.sidecar.stage import Staged, StageError, stage
 from penstock.adapters.directory import DirectoryStore
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, Origin, Submission
+from penstock.model.objects import answer_key, log_key
 from tests.process_runner.support import collect, opened_store, plan, submission
 
 

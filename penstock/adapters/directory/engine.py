@@ -29,6 +29,7 @@ from penstock.errors import (
     Unsupported,
 )
 from penstock.model import ObjectInfo
+from penstock.model.buckets import check_bucket, legal_bucket
 
 #: A file changed longer ago is taken for finished without asking whether a program still has it open for writing.
 WRITER_CHECK_NS = 24 * 3600 * 1_000_000_000
@@ -71,10 +72,10 @@ class Engine:
                 found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
             raise Unavailable(f"the buckets cannot be listed now: {error.strerror}") from error
-        return sorted(filter(names.legal_bucket, found))
+        return sorted(filter(legal_bucket, found))
 
     def create_bucket(self, bucket: str) -> bool:
-        names.check_bucket(bucket)
+        check_bucket(bucket)
         try:
             os.mkdir(bucket, _FOLDER_MODE, dir_fd=self.root)
         except FileExistsError as error:
@@ -87,7 +88,7 @@ class Engine:
         return True
 
     def delete_bucket(self, bucket: str) -> None:
-        if not names.legal_bucket(bucket):
+        if not legal_bucket(bucket):
             raise trouble.no_bucket(bucket)
         try:
             with paths.folder(self.root, [bucket]) as folder:
@@ -103,7 +104,7 @@ class Engine:
         self.sync.sync(self.root)
 
     def bucket_exists(self, bucket: str) -> bool:
-        if not names.legal_bucket(bucket):
+        if not legal_bucket(bucket):
             return False
         try:
             return stat.S_ISDIR(os.stat(bucket, dir_fd=self.root, follow_symlinks=False).st_mode)
@@ -116,7 +117,7 @@ class Engine:
     def locate(self, bucket: str, key: str, doing: str) -> Iterator[tuple[int, str]]:
         """Open the folder of a key and translate what the system raises inside. Raises NotFound, Forbidden, ..."""
         parts = names.split_key(key)
-        if not names.legal_bucket(bucket):
+        if not legal_bucket(bucket):
             raise trouble.no_bucket(bucket)
         try:
             with paths.folder(self.root, [bucket, *parts[:-1]]) as folder:
@@ -150,7 +151,7 @@ class Engine:
         return found
 
     def pages(self, bucket: str, prefix: str, after: str) -> Iterator[list[ObjectInfo]]:
-        if not names.legal_bucket(bucket):
+        if not legal_bucket(bucket):
             raise trouble.no_bucket(bucket)
 
         def finished(folder: int, name: str, key: str, status: os.stat_result) -> bool:

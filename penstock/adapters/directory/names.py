@@ -7,9 +7,8 @@ file name that is not valid UTF-8 is a key with surrogate escapes, so it can be 
 from __future__ import annotations
 
 import os
-import re
 
-from penstock.errors import InvalidInput, Unsupported
+from penstock.errors import Unsupported
 
 MAX_PART_BYTES = 255
 #: As S3: also keeps every path well below PATH_MAX.
@@ -17,22 +16,6 @@ MAX_KEY_BYTES = 1024
 
 #: Below the root, outside every bucket (no bucket name may begin with a dot).
 HIDDEN_FOLDER = ".penstock-tmp"
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
-_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+\Z")
-
-
-def legal_bucket(bucket: str) -> bool:
-    return bool(_BUCKET.match(bucket)) and ".." not in bucket and not _ADDRESS.match(bucket)
-
-
-def check_bucket(bucket: str) -> None:
-    """Raise InvalidInput for a name that S3 would refuse too."""
-    if not legal_bucket(bucket):
-        raise InvalidInput(
-            f"the bucket name {bucket!r} is not allowed: use 3 to 63 lower-case letters, digits, dots and hyphens, "
-            "beginning and ending with a letter or digit, and not the form of an IP address"
-        )
 
 
 def split_key(key: str) -> list[str]:

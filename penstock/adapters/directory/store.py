@@ -22,6 +22,7 @@ from penstock.adapters.directory.engine import Probe
 from penstock.adapters.directory.publishing import Answer, Move, Publisher
 from penstock.errors import Closed, InvalidInput, NotFound, Superseded
 from penstock.model import ObjectInfo
+from penstock.model.buckets import check_bucket
 from penstock.ports import StoreCapabilities
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class DirectoryStore:
         self._closed = False
 
     async def create_bucket(self, bucket: str) -> bool:
-        names.check_bucket(bucket)
+        check_bucket(bucket)
         return await self._run(lambda _: self._engine.create_bucket(bucket))
 
     async def buckets(self) -> list[str]:

@@ -8,29 +8,10 @@ as `a`, and takes `a/b` beside `a`, but never shows it in a listing again.
 from __future__ import annotations
 
 import os
-import re
-
-from penstock.errors import InvalidInput
 
 MAX_KEY_BYTES = 1024
 #: MinIO stores each part between slashes as the name of a folder.
 MAX_PART_BYTES = 255
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
-_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+\Z")
-
-
-def legal_bucket(bucket: str) -> bool:
-    return bool(_BUCKET.match(bucket)) and ".." not in bucket and not _ADDRESS.match(bucket)
-
-
-def check_bucket(bucket: str) -> None:
-    """Raise InvalidInput for a name that no S3 store takes."""
-    if not legal_bucket(bucket):
-        raise InvalidInput(
-            f"the bucket name {bucket!r} is not allowed: use 3 to 63 lower-case letters, digits, dots and hyphens, "
-            "beginning and ending with a letter or digit, and not the form of an IP address"
-        )
 
 
 def is_text(text: str) -> bool:

@@ -9,6 +9,7 @@ from penstock.adapters.s3.config import S3Config
 from penstock.adapters.s3.endpoint import parse_endpoint
 from penstock.adapters.s3.sigv4 import MAX_EXPIRES_S, Scope, presign
 from penstock.errors import InvalidInput
+from penstock.model.buckets import check_bucket
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
@@ -33,7 +34,7 @@ def presigned_url(
         raise InvalidInput(f"{method!r} cannot be presigned: use one of {', '.join(sorted(METHODS))}", where="method")
     if not 1 <= expires_s <= MAX_EXPIRES_S:
         raise InvalidInput(f"{expires_s} s is no possible life of a URL: use 1 to {MAX_EXPIRES_S}", where="expires_s")
-    names.check_bucket(bucket)
+    check_bucket(bucket)
     if why := names.objection(key, any_key=config.any_key):
         raise InvalidInput(f"the key {key[:200]!r} is impossible: {why}", where="key")
     endpoint = parse_endpoint(config.endpoint, config.style)

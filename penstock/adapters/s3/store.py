@@ -25,6 +25,7 @@ from penstock.adapters.s3.trouble import Target, Wish, code_of
 from penstock.adapters.s3.uploads import Uploads, Write, Written
 from penstock.errors import Conflict, InvalidInput, NotFound, PenstockError
 from penstock.model import ObjectInfo
+from penstock.model.buckets import check_bucket, legal_bucket
 from penstock.ports import StoreCapabilities
 
 #: Reading less than this in place is cheaper than a hop to a thread.
@@ -59,7 +60,7 @@ class S3Store:
     # Buckets
 
     async def create_bucket(self, bucket: str) -> bool:
-        names.check_bucket(bucket)
+        check_bucket(bucket)
         # AWS answers 200 for a bucket that is there, others 409: looked at first, so that the answer is the same.
         made = not await self._listings.exists(bucket) and await self._create(bucket)
         if self._config.versioned:
@@ -284,7 +285,7 @@ class S3Store:
     # Names
 
     def _check_bucket(self, bucket: str) -> None:
-        if not names.legal_bucket(bucket):
+        if not legal_bucket(bucket):
             raise NotFound(f"there is no bucket {bucket!r}: such a name is impossible")
 
     async def _check_folders(self, write: Write) -> None:
