@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from penstock.errors import InvalidInput
+from penstock.settings_production import KafkaGroup, KubernetesGroup, S3Group, ServiceGroup, StateGroup
 
 PREFIX = "PENSTOCK_"
 CONFIG_VARIABLE = "PENSTOCK_CONFIG"
@@ -172,6 +173,11 @@ class Settings(BaseSettings):
     runner: RunnerSettings = RunnerSettings()
     dispatcher: DispatcherGroup = DispatcherGroup()
     up: UpSettings = UpSettings()
+    s3: S3Group = S3Group()
+    kafka: KafkaGroup = KafkaGroup()
+    kubernetes: KubernetesGroup = KubernetesGroup()
+    state: StateGroup = StateGroup()
+    service: ServiceGroup = ServiceGroup()
 
     @classmethod
     def settings_customise_sources(

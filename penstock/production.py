@@ -1,0 +1,208 @@
+"""Composes the adapters of the production profile from the settings. Only `*/__main__.py` and composition roots use it.
+
+Each service opens just what it needs, in this module's order, and what is opened here is closed here in reverse. The
+adapters' libraries are extras (`penstock[kafka,kubernetes,s3]`), so they are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.adapters.sqlite import SqliteEventLog
+from penstock.errors import AlreadyExists, InvalidInput, Unavailable
+from penstock.model import TOPIC_COMMANDS, TOPIC_DEAD, TOPIC_DEMAND, TOPIC_EVENTS, TOPIC_RECORDS
+from penstock.ports import EventLog
+from penstock.settings import Settings
+
+if TYPE_CHECKING:
+    from penstock.adapters.kafka import KafkaEventLog, KafkaSettings
+    from penstock.adapters.kubernetes import KubernetesClient
+    from penstock.adapters.s3 import Credentials, S3Store
+
+#: The one active writer of records; a successor of this name fences its predecessor.
+WRITER = "dispatcher"
+TOPICS = (TOPIC_EVENTS, TOPIC_RECORDS, TOPIC_DEAD, TOPIC_COMMANDS, TOPIC_DEMAND)
+
+
+@asynccontextmanager
+async def s3_store(settings: Settings) -> AsyncIterator[S3Store]:
+    """The object store with this service's own account. Raises InvalidInput."""
+    from penstock.adapters.s3 import S3Config, S3Store, Style  # noqa: PLC0415 - an extra
+
+    group = settings.s3
+    if not group.endpoint:
+        raise InvalidInput("names no object store: give http[s]://HOST[:PORT]", where="s3.endpoint")
+    store = S3Store(
+        S3Config(
+            endpoint=group.endpoint,
+            credentials=s3_credentials(settings),
+            region=group.region,
+            style=Style(group.style),
+            verify=group.ca_file or True,
+            any_key=group.any_key,
+            versioned=group.versioned,
+        )
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def s3_credentials(settings: Settings) -> Callable[[], Credentials]:
+    """The store account of this service, read again whenever its files change. Raises InvalidInput: there is none."""
+    from penstock.adapters.s3 import Credentials  # noqa: PLC0415 - an extra
+
+    group = settings.s3
+    if group.credentials_dir is not None:
+        return _CredentialFiles(group.credentials_dir)
+    if not group.access_key or not group.secret_key.get_secret_value():
+        raise InvalidInput("gives no account of the object store: set it", where="s3.credentials_dir")
+    fixed = Credentials(group.access_key, group.secret_key.get_secret_value())
+    return lambda: fixed
+
+
+class _CredentialFiles:
+    """Keys in files. A mounted Secret changes by renaming a folder, so the files' times tell."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stamp: tuple[int, ...] = ()
+        self._known: Credentials | None = None
+        self()
+
+    def __call__(self) -> Credentials:
+        from penstock.adapters.s3 import Credentials  # noqa: PLC0415 - an extra
+
+        try:
+            names = ("access_key", "secret_key")
+            stamp = tuple(number for name in names for number in _stamp(self._folder / name))
+            if self._known is None or stamp != self._stamp:
+                access, secret = ((self._folder / name).read_text(encoding="utf-8").strip() for name in names)
+                token = self._folder / "session_token"
+                session = token.read_text(encoding="utf-8").strip() if token.is_file() else None
+                self._known, self._stamp = Credentials(access, secret, session or None), stamp
+        except OSError as error:
+            if self._known is not None:
+                return self._known  # between two versions of a mounted Secret
+            raise InvalidInput(
+                f"the store account cannot be read from {self._folder}: {error.strerror or error}",
+                where="s3.credentials_dir",
+            ) from error
+        return self._known
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_ino
+
+
+@asynccontextmanager
+async def kubernetes_client(settings: Settings) -> AsyncIterator[KubernetesClient]:
+    """One session to the API server, shared by all parts of the process. Raises InvalidInput, Unsupported."""
+    from penstock.adapters.kubernetes import (  # noqa: PLC0415 - an extra
+        ClientSettings,
+        KubernetesClient,
+        from_kubeconfig,
+        in_cluster,
+    )
+
+    group = settings.kubernetes
+    access = in_cluster() if group.kubeconfig is None else from_kubeconfig(group.kubeconfig, context=group.context)
+    client = KubernetesClient(access, ClientSettings(in_flight=group.in_flight))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def kafka_settings(settings: Settings, *, writer: bool = False) -> KafkaSettings:
+    """`writer` = the fenced writer of the active dispatcher. Raises InvalidInput."""
+    from penstock.adapters.kafka import KafkaSettings  # noqa: PLC0415 - an extra
+
+    group = settings.kafka
+    password = group.password.get_secret_value()
+    if group.password_file is not None:
+        try:
+            password = group.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InvalidInput(
+                f"the password cannot be read from {group.password_file}: {error.strerror or error}",
+                where="kafka.password_file",
+            ) from error
+    return KafkaSettings(
+        servers=group.servers,
+        prefix=group.prefix,
+        partitions=group.partitions,
+        replication=group.replication,
+        tls=group.tls,
+        ca_file=group.ca_file,
+        mechanism=group.mechanism,
+        username=group.username or None,
+        password=password or None,
+        transactional_id=WRITER if writer else None,
+    )
+
+
+@asynccontextmanager
+async def kafka_log(settings: Settings, *, writer: bool = False) -> AsyncIterator[KafkaEventLog]:
+    """The log in Kafka, with all topics there. Raises InvalidInput, Unavailable, Forbidden."""
+    from penstock.adapters.kafka import KafkaEventLog  # noqa: PLC0415 - an extra
+
+    log = KafkaEventLog(kafka_settings(settings, writer=writer))
+    try:
+        await log.ensure_topics(TOPICS)
+        yield log
+    finally:
+        await log.close()
+
+
+@asynccontextmanager
+async def file_log(settings: Settings) -> AsyncIterator[SqliteEventLog]:
+    """The log in a file, for the edge profile: one process, whose folder is locked. Raises AlreadyExists,
+    Unavailable, Corrupt.
+    """
+    folder = state_folder(settings)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyExists(
+                f"{folder} is in use by another process: the edge profile is one process with a folder of its own"
+            ) from error
+        log = await SqliteEventLog.open(folder / "log.sqlite")
+        try:
+            yield log
+        finally:
+            await log.close()
+    finally:
+        os.close(lock)
+
+
+def state_folder(settings: Settings) -> Path:
+    """The folder of local views, made if it is missing. Raises Unavailable."""
+    folder = settings.state.data
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"the folder {folder} (state.data) cannot be made: {error.strerror or error}") from error
+    return folder
+
+
+@asynccontextmanager
+async def shared_log(settings: Settings) -> AsyncIterator[EventLog]:
+    """The log of a service that is a process of its own. Raises InvalidInput where there is no Kafka."""
+    if not settings.kafka.servers:
+        raise InvalidInput(
+            "names no broker: services that are processes of their own meet on Kafka; without it, run the edge "
+            "profile (python -m gateway --edge), which is one process",
+            where="kafka.servers",
+        )
+    async with kafka_log(settings) as log:
+        yield log
