@@ -19,12 +19,13 @@ from dispatcher.process_runner import output_log, processes
 from dispatcher.process_runner.finish import finish
 from dispatcher.process_runner.group import Group
 from dispatcher.process_runner.janitor import Janitor
-from dispatcher.process_runner.job import Item, Job, State, refused
+from dispatcher.process_runner.job import Item, Job, State
 from dispatcher.process_runner.lanes import Lane, Lanes
 from dispatcher.process_runner.layout import Note, write
 from dispatcher.sidecar import environment
 from dispatcher.sidecar.events import ItemInput
 from dispatcher.sidecar.stage import StageError, stage
+from dispatcher.sidecar.verdict import refused
 from penstock.clock import now_ms
 from penstock.errors import PenstockError
 from penstock.model import ErrorClass, ItemResult, JobPhase
@@ -135,8 +136,8 @@ class Driver:
             self.settle(job, item, refused(item.job_item, ErrorClass.INVALID, message, EXIT_INVALID, now_ms()))
             return
         try:
-            item.folder.create(self._janitor.spare)
-            staged = await stage(self._store, job.plan, item.job_item, item.folder.inputs)
+            item.folder.create(self._janitor.spare_item)
+            staged = await stage(self._store, job.plan, item.job_item, item.folder.inputs, item.folder.blank)
             if item.state is not State.WAITING:  # cancelled meanwhile
                 return
             _write_environment(job, item, staged.input_path, staged.given)

@@ -24,14 +24,13 @@ from dispatcher.sidecar import answer, outputs
 from dispatcher.sidecar.events import Shape, of_item
 from dispatcher.sidecar.outputs import Lineage, Prepared, Published
 from dispatcher.sidecar.stage import hops_of
+from dispatcher.sidecar.verdict import NAMED, judge
 from penstock.clock import now_ms
 from penstock.errors import InvalidInput, PenstockError
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, ItemResult, Submission
 from penstock.model.job import EXIT_PUBLISH
 from penstock.model.objects import answer_key
 from penstock.ports import ObjectStore
-
-_NAMED = 3
 
 
 class _Draft(msgspec.Struct):
@@ -96,7 +95,7 @@ async def _carry_out(store: ObjectStore, draft: _Draft, log_limit: int, opened_m
     except (PenstockError, OSError) as error:
         return _failed(item, error)
     return msgspec.structs.replace(
-        _judge(draft.result, published),
+        judge(draft.result, published),
         published_ms=now_ms() if published.outputs else 0,
         log_bytes=log_bytes,
         log_truncated=truncated,
@@ -130,7 +129,7 @@ async def _archive(store: ObjectStore, item: Item, limit: int) -> tuple[int, boo
 def _result(
     item: Item, error: ErrorClass | None, exit_code: int | None, message: str, prepared: Prepared
 ) -> ItemResult:
-    notes = "; ".join(prepared.notes[:_NAMED])
+    notes = "; ".join(prepared.notes[:NAMED])
     return ItemResult(
         invocation=item.job_item.invocation,
         attempt=item.job_item.attempt,
@@ -143,19 +142,6 @@ def _result(
         finished_ms=item.finished_ms,
         max_rss_bytes=item.max_rss,
     )
-
-
-def _judge(draft: ItemResult, published: Published) -> ItemResult:
-    """What was really published decides: a script that succeeded and whose outputs are not all there has failed."""
-    result = msgspec.structs.replace(draft, outputs=published.outputs)
-    missing = published.missing
-    if not missing:
-        return result
-    more = f" (and {len(missing) - _NAMED} more)" if len(missing) > _NAMED else ""
-    text = "; ".join(filter(None, (draft.message, *missing[:_NAMED]))) + more
-    if draft.error is not None:  # the script's own code is what the user looks for
-        return msgspec.structs.replace(result, message=text)
-    return msgspec.structs.replace(result, error=ErrorClass.PUBLISH, exit_code=EXIT_PUBLISH, message=text)
 
 
 def _is_first(item: Item, opened_ms: int) -> bool:

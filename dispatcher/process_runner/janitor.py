@@ -1,10 +1,10 @@
 """Removes Jobs' folders off the event loop: out of the way by one rename, emptied later, many at a time, in threads.
 
 Deleting a dozen small files takes milliseconds on a disk that is busy syncing other files, and nobody waits for it. The
-rename is what makes a Job forgotten: after a crash whatever lies in the bin is deleted, and nothing else. Items'
-folders that are as they were made, once emptied, are kept for the next items, together with the files of variables and
-of the code: on some file systems a new folder or file costs more than everything else we do for an item, the more so
-while many were deleted a moment ago (ext4 without a journal passes over their inodes one by one).
+rename is what makes a Job forgotten: after a crash whatever lies in the bin is deleted, and nothing else. Folders of
+Jobs and items that are as they were made, once emptied, are kept for the next ones, together with the files that every
+Job and item has: on some file systems a new folder or file costs more than everything else we do for an item, the more
+so while many were deleted a moment ago (ext4 without a journal passes over their inodes one by one).
 """
 # Plain os calls, no Path objects: once per Job, where an object costs more than the system call.
 # ruff: noqa: PTH103, PTH104, PTH106, PTH108, PTH208
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -25,10 +26,12 @@ FOLDER = ".bin"
 #: A folder of its own: taking one out does not wait for what is being deleted in the bin.
 SPARE_FOLDER = ".spare"
 
-#: Files of an item that mean nothing while they are empty.
-_REUSED = frozenset({"env", "code"})
-#: Emptied items' folders kept.
+#: Files that mean nothing while they are empty: of an item, and of a Job.
+_ITEM_FILES = frozenset({"env", "code", "log", "blank"})
+_JOB_FILES = frozenset({"script.sh", "plan.json", "launcher", "notes"})
+#: Emptied folders kept, of each kind.
 _SPARE = 200
+_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 #: Time to gather folders for one batch: a thread's round trip costs as much as deleting a few files.
 _GATHER_S = 0.1
 _THREADS = 2
@@ -46,7 +49,9 @@ class Janitor:
         self._life = secrets.token_hex(4)
         self._count = 0
         self._waiting = [f"{folder}/{name}" for folder in (self._folder, self._spares) for name in os.listdir(folder)]
-        self._spare: collections.deque[str] = collections.deque()  # its ends are safe to use from any thread
+        # The ends of a deque are safe to use from any thread.
+        self._spare_items: collections.deque[str] = collections.deque()
+        self._spare_jobs: collections.deque[str] = collections.deque()
         self._recycled = 0
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="janitor")
         self._timer: asyncio.TimerHandle | None = None
@@ -67,15 +72,13 @@ class Janitor:
         self._waiting.append(target)
         self._schedule()
 
-    def spare(self, path: str) -> bool:
+    def spare_item(self, path: str) -> bool:
         """Put an empty item's folder there, if there is one to spare and nothing else in its place."""
-        while self._spare:
-            try:
-                os.rename(self._spare.pop(), path)
-            except OSError:
-                continue
-            return True
-        return False
+        return _put(self._spare_items, path)
+
+    def spare_job(self, path: str) -> bool:
+        """The same with a Job's folder."""
+        return _put(self._spare_jobs, path)
 
     async def discard(self, path: str) -> None:
         """As `throw`, but waits while far too much lies in the bin."""
@@ -112,7 +115,7 @@ class Janitor:
         if self._timer is not None:
             self._timer.cancel()
         self._threads.shutdown(wait=False)
-        for path in self._spare:
+        for path in (*self._spare_items, *self._spare_jobs):
             remove_tree(path)
         for folder in (self._folder, self._spares):
             with contextlib.suppress(OSError):
@@ -121,51 +124,121 @@ class Janitor:
     def _remove_all(self, paths: list[str]) -> None:
         """In a thread."""
         for path in paths:
-            self._recycle_items(path)
-            remove_tree(path)
+            try:
+                whole = self._recycle_items(path) and self._recycle_job(path)
+            except OSError:
+                whole = False
+            if not whole:
+                remove_tree(path)
 
-    def _recycle_items(self, job: str) -> None:
-        with contextlib.suppress(OSError), os.scandir(job) as entries:
+    def _recycle_items(self, job: str) -> bool:
+        """False = something is left that is no file of a Job. Raises OSError."""
+        whole = True
+        with os.scandir(job) as entries:
             for entry in entries:
-                if len(self._spare) >= _SPARE:
-                    return
-                if entry.name.isdigit() and entry.is_dir(follow_symlinks=False) and emptied(entry.path):
-                    self._recycled += 1
-                    kept = f"{self._spares}/{self._life}-{self._recycled:x}"
-                    os.rename(entry.path, kept)
-                    self._spare.append(kept)
+                if not entry.is_dir(follow_symlinks=False):
+                    continue
+                if len(self._spare_items) < _SPARE and entry.name.isdigit() and emptied_item(entry.path):
+                    self._spare_items.append(self._keep(entry.path))
+                else:
+                    whole = False
+        return whole
+
+    def _recycle_job(self, job: str) -> bool:
+        if len(self._spare_jobs) >= _SPARE or not emptied_job(job):
+            return False
+        self._spare_jobs.append(self._keep(job))
+        return True
+
+    def _keep(self, path: str) -> str:
+        self._recycled += 1
+        kept = f"{self._spares}/{self._life}-{self._recycled:x}"
+        os.rename(path, kept)
+        return kept
 
 
-def emptied(item: str) -> bool:
-    """Remove all files of an item but those of `_REUSED`, which become empty; False = it does not look as it did when
-    it was new. Raises OSError.
+def _put(spare: collections.deque[str], path: str) -> bool:
+    while spare:
+        try:
+            kept = spare.pop()
+        except IndexError:  # the other thread was faster
+            return False
+        try:
+            os.rename(kept, path)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                spare.append(kept)
+                return False
+            continue
+        return True
+    return False
+
+
+def emptied_item(item: str) -> bool:
+    """Remove all files of an item but those that every item has, which become empty, and one input, which becomes
+    `blank`; False = it does not look as it did when it was new. Raises OSError.
     """
     made = os.lstat(item)
     parts = [f"{item}/{name}" for name in ITEM_PARTS]
     for path in parts:
-        status = os.lstat(path)
-        same = (status.st_mode, status.st_uid, status.st_gid) == (made.st_mode, made.st_uid, made.st_gid)
-        if not stat.S_ISDIR(status.st_mode) or not same or os.listxattr(path):
+        if not _like(os.lstat(path), made, stat.S_IFDIR) or os.listxattr(path):
             return False
+    _save_input(item, made)
     for folder in (item, *parts):
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    if entry.name not in _REUSED or folder != item or not _blanked(entry.path, made):
-                        os.unlink(entry.path)
-                elif entry.path not in parts:
-                    return False
+        if not _cleared(folder, _ITEM_FILES if folder == item else frozenset(), parts, made):
+            return False
     return True
 
 
+def emptied_job(job: str) -> bool:
+    """The same with a Job whose items are gone. Raises OSError."""
+    made = os.lstat(job)
+    return _cleared(job, _JOB_FILES, [], made) and _private(f"{job}/plan.json")
+
+
+def _private(path: str) -> bool:
+    """The next Job's secrets will be in it."""
+    return not os.lstat(path).st_mode & 0o077
+
+
+def _cleared(folder: str, kept: frozenset[str], folders: list[str], made: os.stat_result) -> bool:
+    """Unlink what is no kept file and make those empty; False = there is a folder beside the known ones."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                if entry.name not in kept or not _blanked(entry.path, made):
+                    os.unlink(entry.path)
+            elif entry.path not in folders:
+                return False
+    return True
+
+
+def _save_input(item: str, made: os.stat_result) -> None:
+    """A file of the input's folder is kept for the next input, under a name that says nothing."""
+    with os.scandir(f"{item}/in") as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and _blanked(entry.path, made):
+                os.rename(entry.path, f"{item}/blank")
+                return
+
+
+def _like(status: os.stat_result, made: os.stat_result, kind: int) -> bool:
+    same = (status.st_uid, status.st_gid) == (made.st_uid, made.st_gid)
+    return same and stat.S_IFMT(status.st_mode) == kind and stat.S_IMODE(status.st_mode) == stat.S_IMODE(made.st_mode)
+
+
 def _blanked(path: str, made: os.stat_result) -> bool:
-    """Make a file empty; False = it is not the one that we wrote. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Make a file empty; False = it is not one that we, or a script under our account, wrote. Raises OSError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # a link, or a FIFO
+        return False
     try:
         status = os.fstat(descriptor)
         ours = (status.st_mode & ~0o777, status.st_nlink, status.st_uid) == (stat.S_IFREG, 1, made.st_uid)
-        if ours:
+        ours = ours and bool(status.st_mode & stat.S_IRUSR) and not os.listxattr(descriptor)
+        if ours and status.st_size:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
-    return ours and bool(status.st_mode & stat.S_IRUSR)
+    return ours

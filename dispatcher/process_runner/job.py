@@ -12,22 +12,9 @@ import msgspec
 from dispatcher.process_runner.lanes import Lane
 from dispatcher.process_runner.layout import ItemFolder, JobFolder
 from dispatcher.process_runner.processes import Family
-from dispatcher.sidecar.stage import Staged
+from dispatcher.sidecar import verdict as verdicts
+from dispatcher.sidecar.staging import Staged
 from penstock.model import ErrorClass, ItemResult, JobItem, JobPhase, JobPlan, JobStatus
-from penstock.model.job import EXIT_DEADLINE
-
-#: What an item that the platform ended is said to have ended with; otherwise the shell's own code stands.
-_FORCED_CODES = {ErrorClass.DEADLINE: EXIT_DEADLINE, ErrorClass.OUT_OF_MEMORY: 137, ErrorClass.KILLED: 137}
-_SIGNALS = {
-    1: "SIGHUP",
-    2: "SIGINT",
-    4: "SIGILL",
-    6: "SIGABRT",
-    8: "SIGFPE",
-    9: "SIGKILL",
-    11: "SIGSEGV",
-    15: "SIGTERM",
-}
 
 
 class State(enum.IntEnum):
@@ -106,6 +93,7 @@ class Job:
         "phase",
         "plan",
         "reason",
+        "same_boot",
         "scripts_done",
         "started",
     )
@@ -123,6 +111,8 @@ class Job:
         self.current: Item | None = None
         self.lane: Lane | None = None
         self.family: Family | None = None
+        #: The machine was not restarted since it was made.
+        self.same_boot = True
         #: Monotonic time of its start; -inf = in an earlier life.
         self.started = 0.0
         self.driver: asyncio.Task[None] | None = None
@@ -165,40 +155,7 @@ class Job:
 
 def verdict(item: Item, deadline_s: float) -> tuple[ErrorClass | None, int | None, str]:
     """Error class, exit code and sentence of an item whose script was started."""
-    code, why = item.code, item.why
-    if code is None and why is None:
-        why = ErrorClass.KILLED
-    if why is None:
-        return (ErrorClass.SCRIPT, code, _script_text(code or 0)) if code else (None, 0, "")
-    text = item.why_text
-    if not text:
-        text = {
-            ErrorClass.DEADLINE: f"the script did not end within its deadline of {deadline_s:g} s",
-            ErrorClass.CANCELLED: "cancelled while it was running",
-            ErrorClass.OUT_OF_MEMORY: "the script used more memory than the function's `memory`",
-            ErrorClass.KILLED: "the script was killed from outside",
-        }.get(why, "")
-    return why, _FORCED_CODES.get(why, code), text
-
-
-def _script_text(code: int) -> str:
-    if code > 128 and (name := _SIGNALS.get(code - 128)):
-        return f"the script was ended by {name} (exit code {code})"
-    if code == 127:
-        return "the script ended with code 127: a command it uses is not installed or not on PATH"
-    return f"the script ended with code {code}"
-
-
-def refused(item: JobItem, error: ErrorClass, message: str, exit_code: int | None, now_ms: int) -> ItemResult:
-    """The result of an item whose script never started."""
-    return ItemResult(
-        invocation=item.invocation,
-        attempt=item.attempt,
-        error=error,
-        exit_code=exit_code,
-        message=message,
-        finished_ms=now_ms,
-    )
+    return verdicts.verdict(item.code, item.why, item.why_text, deadline_s)
 
 
 def same_plan(one: JobPlan, other: JobPlan) -> bool:

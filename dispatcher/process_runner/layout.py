@@ -2,21 +2,21 @@
 
     plan.json    what was submitted, written whole before anything starts; a folder without it is no Job
     script.sh    the user's script
-    launcher     a symbolic link whose text is "<pid>:<start time>:<name of its FIFO>", made (in one step) before that
-                 launcher is told anything of this Job
+    launcher     "<pid>:<start time>:<name of its FIFO>", written before that launcher is told anything of this Job
     N/           an item: env         exports; its last line tells that staging is complete
                           in out work the input, the outputs, the working directory
-                          log code    written by the launcher: output (its existence = started), exit code (= ended)
-                                      `env` and `code` may be there empty, from an item before: that means nothing
+                          log code    written by the launcher: output; "-" (= started), then the exit code (= ended)
                           why         error class, when the platform ended the item
+                          blank       an empty file that the next input may become
     notes        appended to: what is about to be published (files are moved, so it is said before), how items ended
 
-The folder is renamed away when the Job is forgotten. A kill can come between any two steps; each state on disk means
-one thing, and `recovery` reads it.
+The folder is renamed away when the Job is forgotten, emptied, and used again: any of these files may be there empty,
+from a Job before, and that means nothing. A kill can come between any two steps; each state on disk means one thing,
+and `recovery` reads it.
 """
 
 # Plain os calls, no Path objects: written for every item; a Path object costs more than the system call
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH115, PTH116, PTH123, PTH211
+# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108, PTH110, PTH116, PTH123
 
 from __future__ import annotations
 
@@ -74,13 +74,6 @@ def write(path: str, data: bytes, mode: int = 0o666) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: str, data: bytes, mode: int = 0o666) -> None:
-    """The file appears with all of its content or not at all. Raises OSError."""
-    scratch = f"{path}.new"
-    write(scratch, data, mode)
-    os.rename(scratch, path)
-
-
 def read(path: str) -> bytes | None:
     """None = there is no such file."""
     try:
@@ -101,17 +94,20 @@ class JobFolder:
         self.name = name
         self.root = f"{workdir}/{name}"
 
-    def create(self, plan: JobPlan, boot: str) -> None:
-        """Everything up to the launcher's start. Raises InvalidInput, OutOfSpace, Unavailable; nothing is left then."""
+    def create(self, plan: JobPlan, boot: str, spare: Callable[[str], bool] | None = None) -> None:
+        """Everything up to the launcher's start. `spare` puts a used but empty folder there, if it can. Raises
+        InvalidInput, OutOfSpace, Unavailable; nothing is left then.
+        """
         try:
             saved = _encode(SavedJob(boot, plan))
         except UnicodeEncodeError as error:
             raise InvalidInput("the plan holds a name or value that is no Unicode text", where=plan.name) from error
         try:
-            os.makedirs(self.root, exist_ok=True)
+            if spare is None or not spare(self.root):
+                os.makedirs(self.root, exist_ok=True)
             write(f"{self.root}/script.sh", plan.script.encode("utf-8", "surrogateescape"))
-            # The secrets are in it: nobody else may read.
-            write_whole(f"{self.root}/plan.json", saved, 0o600)
+            # The secrets are in it: nobody else may read. Torn by a kill it is no plan, and the folder no Job.
+            write(f"{self.root}/plan.json", saved, 0o600)
         except OSError as error:
             remove_tree(self.root)
             raise trouble(error, self.root) from error
@@ -128,19 +124,21 @@ class JobFolder:
 
     def note_launcher(self, pid: int, start: int, fifo: str) -> None:
         """Raises OSError."""
-        link = f"{self.root}/launcher"
-        try:
-            os.symlink(f"{pid}:{start}:{fifo}", link)
-        except FileExistsError:  # the one before it died
-            os.unlink(link)
-            os.symlink(f"{pid}:{start}:{fifo}", link)
+        write(f"{self.root}/launcher", f"{pid}:{start}:{fifo}".encode())
 
     def launcher(self) -> tuple[int, int, str] | None:
         try:
-            pid, start, fifo = os.readlink(f"{self.root}/launcher").split(":")
+            pid, start, fifo = (read(f"{self.root}/launcher") or b"").decode().split(":")
+            return int(pid), int(start), fifo
         except (OSError, ValueError):
             return None
-        return int(pid), int(start), fifo
+
+    def launcher_ns(self) -> int:
+        """When the launcher was noted."""
+        try:
+            return os.stat(f"{self.root}/launcher").st_mtime_ns
+        except OSError:
+            return 0
 
     def note(self, notes: Iterable[Note]) -> None:
         """Append, all in one step: one file for the whole Job costs a fraction of one per item. Raises OSError."""
@@ -173,12 +171,13 @@ class JobFolder:
 
 
 class ItemFolder:
-    __slots__ = ("env", "inputs", "log", "outputs", "root", "work")
+    __slots__ = ("blank", "env", "inputs", "log", "outputs", "root", "work")
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.env = f"{root}/env"
         self.log = f"{root}/log"
+        self.blank = f"{root}/blank"
         self.inputs = f"{root}/in"
         self.outputs = f"{root}/out"
         self.work = f"{root}/work"
@@ -200,6 +199,11 @@ class ItemFolder:
         return raw is not None and raw.endswith(COMPLETE)
 
     def started(self) -> bool:
+        """Its launcher has begun with it (`code` says so before the script runs)."""
+        return bool(read(f"{self.root}/code"))
+
+    def has_log(self) -> bool:
+        """False once it was archived, too."""
         return os.path.exists(self.log)
 
     def code(self) -> int | None:

@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from dispatcher.process_runner.processes import Family, holds_open, members
+from dispatcher.sidecar.logs import LOG_LIMIT, dropped_note, trim
 from dispatcher.sidecar.outputs import has_writer
 from penstock.errors import NotFound, PenstockError
 from penstock.model import SYSTEM_BUCKET
 from penstock.model.objects import log_key
 from penstock.ports import ObjectStore
 
-#: Largest output kept; older bytes are dropped.
-LOG_LIMIT = 64 * 1024 * 1024
+__all__ = ["LOG_LIMIT", "archive", "follow", "held", "trim"]
+
 _CHUNK = 256 * 1024
 _POLL_S = 0.1
-_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
-_BLOCK = 4096
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def held(path: str, family: Family | None) -> tuple[bool, int]:
@@ -46,38 +42,6 @@ def held(path: str, family: Family | None) -> tuple[bool, int]:
         return writing, os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
-
-
-def trim(path: str, limit: int) -> bool:
-    """Give back to the disk what is older than the last `limit` bytes; True = something was dropped (now or before).
-
-    The size stays as it is, so offsets of readers hold. Where holes cannot be punched the file starts anew.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        size = os.fstat(descriptor).st_size
-        drop = (size - limit) // _BLOCK * _BLOCK
-        if drop <= 0:
-            return False
-        if _fallocate(descriptor, drop) != 0:
-            os.ftruncate(descriptor, 0)  # the script appends, so it goes on at the new end
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def _fallocate(descriptor: int, length: int) -> int:
-    function = getattr(_libc, "fallocate", None)
-    if function is None:
-        return -1
-    result = function(descriptor, _PUNCH, ctypes.c_long(0), ctypes.c_long(length))
-    return int(result)
 
 
 async def archive(
@@ -106,7 +70,7 @@ async def archive(
 
 async def _tail(path: str, size: int, limit: int) -> AsyncIterator[bytes]:
     dropped = max(0, size - limit)
-    yield f"[the output was too long: its first {dropped} bytes were dropped]\n".encode()
+    yield dropped_note(dropped)
     with open(path, "rb", buffering=0) as stream:  # noqa: ASYNC230  (our own local file)
         stream.seek(dropped)
         while chunk := stream.read(_CHUNK):

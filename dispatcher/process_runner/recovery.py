@@ -10,18 +10,18 @@ result files are believed: code files and outputs may have reached the disk in a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 from dispatcher.process_runner import processes
 from dispatcher.process_runner.job import Item, Job, State
 from dispatcher.process_runner.layout import JobFolder, remove_tree
-from penstock.model import JobPhase
+from penstock.model import ItemResult, JobPhase
 
 
-def find(workdir: str, boot: str, node: str) -> Iterator[tuple[Job, tuple[int, int, str] | None]]:
-    """Yield every Job on disk, and the launcher that lives for it (pid, start time, FIFO). A Job that is `over` needs
-    nothing more. Removes what was half made or half removed. Raises OSError.
+def find(workdir: str, boot: str, node: str) -> list[tuple[Job, tuple[int, int, str] | None]]:
+    """Every Job on disk, and the launcher that lives for it (pid, start time, FIFO). A Job that is `over` needs nothing
+    more. Removes what was half made or half removed. Raises OSError.
     """
+    jobs: list[Job] = []
     for name in sorted(os.listdir(workdir)):
         path = f"{workdir}/{name}"
         if name.startswith(".") or not os.path.isdir(path):
@@ -32,32 +32,54 @@ def find(workdir: str, boot: str, node: str) -> Iterator[tuple[Job, tuple[int, i
             remove_tree(path)
             continue
         job = Job(saved.plan, folder, node)
-        yield job, _look(job, same_boot=bool(boot) and saved.boot == boot)
+        job.same_boot = bool(boot) and saved.boot == boot
+        jobs.append(job)
+    owners = _owners(jobs)
+    return [(job, _look(job, owners.get(job.plan.name))) for job in jobs]
 
 
-def _look(job: Job, *, same_boot: bool) -> tuple[int, int, str] | None:
+def _owners(jobs: list[Job]) -> dict[str, tuple[int, int, str]]:
+    """Which Job each launcher served last. It went on to the next Job while one was still being published, and that
+    one's processes are not the earlier Job's to kill.
+    """
+    last: dict[tuple[int, int, str], tuple[bool, int, str]] = {}
+    for job in jobs:
+        launcher = job.folder.launcher()
+        if launcher is not None and job.same_boot:
+            busy = any(item.folder.code() is None for item in job.items)
+            mine = (busy, job.folder.launcher_ns(), job.plan.name)
+            last[launcher] = max(last.get(launcher, mine), mine)
+    return {name: launcher for launcher, (_, _, name) in last.items()}
+
+
+def _look(job: Job, launcher: tuple[int, int, str] | None) -> tuple[int, int, str] | None:
     job.started = float("-inf")  # its processes may be of any age
     results, intents = job.folder.notes()
     for item in job.items:
         item.recovered = True
-        item.intent = intents.get(item.index)
-        item.result = results.get(item.index)
+        item.intent = _own(item, intents.get(item.index))
+        item.result = _own(item, results.get(item.index))
         if item.result is not None:
             item.state = State.DONE
-    launcher = job.folder.launcher()
-    if same_boot and launcher is not None:
+    if launcher is not None:
         job.family = job.family_of(launcher[0], launcher[1], launcher[0])
     if all(item.state is State.DONE for item in job.items):
         if job.family is not None:
             processes.kill_all(job.family)
         job.phase = JobPhase.FINISHED
         return None
-    if not same_boot:
+    if not job.same_boot:
         job.phase, job.reason = JobPhase.LOST, "the machine was restarted while it was running"
         return None
     living = launcher if launcher is not None and processes.alive(launcher[0], launcher[1]) else None
     _read(job, living=living is not None)
     return living
+
+
+def _own(item: Item, noted: ItemResult | None) -> ItemResult | None:
+    """Folders are used again, and a power failure may bring back what a file held for the Job before."""
+    wanted = (item.job_item.invocation, item.job_item.attempt)
+    return noted if noted is not None and (noted.invocation, noted.attempt) == wanted else None
 
 
 def _read(job: Job, *, living: bool) -> None:

@@ -21,11 +21,12 @@ import structlog
 from dispatcher.process_runner import output_log, processes, recovery
 from dispatcher.process_runner.drive import Driver, Settings
 from dispatcher.process_runner.janitor import Janitor
-from dispatcher.process_runner.job import Job, State, refused, same_plan
+from dispatcher.process_runner.job import Job, State, same_plan
 from dispatcher.process_runner.lanes import Lane, Lanes, base_environment
 from dispatcher.process_runner.layout import JobFolder, trouble
 from dispatcher.sidecar.answer import read_log
 from dispatcher.sidecar.environment import job_variables
+from dispatcher.sidecar.verdict import refused
 from penstock.clock import now_ms
 from penstock.errors import AlreadyExists, Closed, InvalidInput, NotFound
 from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult, JobPhase, JobPlan, JobStatus
@@ -130,7 +131,7 @@ class ProcessRunner:
             raise AlreadyExists(f"the Job name {plan.name} is taken by another plan; forget that one first")
         self._check(plan)
         folder = JobFolder(self._workdir, plan.name)
-        folder.create(plan, self._boot)
+        folder.create(plan, self._boot, self._janitor.spare_job)
         job = Job(plan, folder, self._node)
         job.started = time.monotonic()
         try:
@@ -278,7 +279,7 @@ class ProcessRunner:
         item = None if job is None else job.find(invocation)
         if job is None or item is None:
             raise NotFound(f"there is no item {invocation} in a Job {name} here")
-        if item.folder.started() or not (job.over or item.state is State.DONE):
+        if item.folder.has_log() or not (job.over or item.state is State.DONE):
             live = output_log.follow(
                 item.folder.log, offset, lambda: job.over or item.state >= State.ENDED, wait=follow
             )

@@ -8,13 +8,16 @@ whoever waits for it may ask after the Job is gone and no answer is ever held in
 from __future__ import annotations
 
 import base64
+import os
+import shutil
 import tempfile
+import time
 import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from dispatcher.sidecar.outputs import OutputFile
+from dispatcher.sidecar.files import OutputFile
 from penstock.errors import NotFound
 from penstock.model import SYSTEM_BUCKET
 from penstock.model.objects import answer_key, log_key
@@ -24,26 +27,42 @@ _CHUNK = 3 * 256 * 1024  # a multiple of 3: base64 pieces can be joined
 _SPOOL_BYTES = 8 * 1024 * 1024
 
 
-def write_answer(files: Sequence[OutputFile], sink: IO[bytes]) -> bool:
+def _plainly(file: OutputFile) -> IO[bytes]:
+    return Path(file.path).open("rb")
+
+
+def write_answer(
+    files: Sequence[OutputFile], sink: IO[bytes], opened: Callable[[OutputFile], IO[bytes]] = _plainly
+) -> bool:
     """Write the answer made of output files, with its line end. False = there are none: the script's output is the
-    answer.
+    answer. `opened` opens one of them.
 
     Blocks. Raises OSError.
     """
     if not files:
         return False
     if len(files) == 1:
-        with Path(files[0].path).open("rb") as source:
+        with opened(files[0]) as source:
             _encode(source, sink)
     else:
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as packed:
-            with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
                 for file in files:
-                    archive.write(file.path, file.name)
+                    with opened(file) as source, archive.open(_member(file.name, source), "w") as member:
+                        shutil.copyfileobj(source, member, _CHUNK)
             packed.seek(0)
             _encode(packed, sink)
     sink.write(b"\n")
     return True
+
+
+def _member(name: str, source: IO[bytes]) -> zipfile.ZipInfo:
+    status = os.fstat(source.fileno())
+    moment = time.localtime(status.st_mtime)[:6]
+    member = zipfile.ZipInfo(name, min(max(moment, (1980, 1, 1, 0, 0, 0)), (2107, 12, 31, 23, 59, 59)))
+    member.external_attr = (status.st_mode & 0xFFFF) << 16
+    member.file_size = status.st_size  # tells whether it needs the large format
+    return member
 
 
 def _encode(source: IO[bytes], sink: IO[bytes]) -> None:

@@ -28,6 +28,8 @@ if [ "$1" = --lane ]; then
     # A word said again after a crash finds the code there. An empty file is one that the supervisor keeps from before.
     [ "$_pk_verb" = run ] && [ -r "$_pk_item/env" ] && [ ! -s "$_pk_item/code" ] || continue
     . "$_pk_item/env"
+    # From here on it counts as started, and is never started again.
+    echo - >"$_pk_item/code"
     /bin/sh "$_pk_work/$_pk_name/script.sh" </dev/null >>"$_pk_item/log" 2>&1 8>&- 9<&-
     _pk_code=$?
     echo "$_pk_code" >"$_pk_item/code"
@@ -40,6 +42,12 @@ fi
 
 _pk_run=$1 _pk_script=$2
 _pk_n=0 _pk_child='' _pk_oom=0 _pk_relay=''
+
+# `input` makes them, `ack` last, before anything else, so they are there nearly always. An image without `sleep` looks
+# again at once.
+_pk_pause=:
+! command -v sleep >/dev/null 2>&1 || _pk_pause='sleep 0.1'
+while [ ! -p "$_pk_run/ack" ]; do $_pk_pause 2>/dev/null || sleep 1; done
 
 # Read-write on both: opening never blocks and a reader that is away for a while loses nothing.
 exec 8<>"$_pk_run/alive" 9<>"$_pk_run/ack"
@@ -154,6 +162,7 @@ _pk_finish() {
 for _pk_tool in tee cat; do
   [ -n "$_pk_relay" ] || ! command -v "$_pk_tool" >/dev/null 2>&1 || _pk_relay=$_pk_tool
 done
+_pk_chmod=$(command -v chmod 2>/dev/null)
 _pk_count_oom
 _pk_oom=$_pk_kills
 _pk_say hello
@@ -163,6 +172,8 @@ while :; do
   if _pk_wait; then
     _pk_start
     _pk_finish
+    # `output` is another user and must be able to read what the script wrote, whatever its umask.
+    [ -z "$_pk_chmod" ] || chmod -R a+rwX "$_pk_item/out" 2>/dev/null
     _pk_count_oom
     _pk_reason=''
     [ "$_pk_kills" = "$_pk_oom" ] || _pk_reason=' oom'

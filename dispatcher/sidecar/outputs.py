@@ -17,16 +17,48 @@ import fcntl
 import hashlib
 import os
 import signal
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from dispatcher.sidecar.files import (
+    Lineage,
+    OutputFile,
+    Prepared,
+    Published,
+    Target,
+    Walk,
+    is_same,
+    metadata,
+    output_of,
+    printable,
+    route,
+    sort_out,
+    targets_of,
+    walk,
+)
 from penstock.errors import AlreadyExists, NotFound, PenstockError
 from penstock.model import ObjectInfo, OutputObject, StorageIO
-from penstock.model.objects import META_CHECKSUM, META_HOPS, META_INPUT, META_INVOCATION
 from penstock.ports import ObjectStore
+
+__all__ = [
+    "Lineage",
+    "OutputFile",
+    "Prepared",
+    "Published",
+    "Target",
+    "Walk",
+    "confirm",
+    "has_writer",
+    "metadata",
+    "output_of",
+    "prepare",
+    "printable",
+    "publish",
+    "route",
+    "walk",
+]
 
 #: Up to this size reading and hashing in the event loop costs less than a thread's round trip.
 SMALL_BYTES = 64 * 1024
@@ -35,159 +67,16 @@ _UPLOADS = 8
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A regular file below the output folder. `name` is its path relative to it, blanks kept."""
-
-    name: str
-    path: str
-    size: int
-    #: The only name of its content, so it may be moved away instead of copied.
-    sole: bool = True
-
-
-class Walk(msgspec.Struct, frozen=True):
-    files: list[OutputFile]
-    #: One sentence per entry that was passed over.
-    notes: list[str]
-
-
-class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an output comes from; kept as its metadata."""
-
-    invocation: str
-    #: Identity of the input.
-    input: str
-    #: Hops of the input; the output has one more.
-    hops: int
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One file on its way to one place."""
-
-    name: str
-    path: str
-    bucket: str
-    key: str
-    size: int
-    sha256: str
-    consume: bool
-    provider: str = "minio.default"
-
-
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    targets: tuple[Target, ...] = ()
-    #: What cannot go up and why, as sentences; each makes the item fail with PUBLISH.
-    missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    #: Everything the walk found, wherever it goes; the synchronous answer is made from it.
-    files: tuple[OutputFile, ...] = ()
-
-
-class Published(msgspec.Struct, frozen=True):
-    outputs: tuple[OutputObject, ...]
-    missing: tuple[str, ...]
-
-
-def walk(root: str) -> Walk:
-    """All regular files below `root` in order of their names. Hidden and empty files count; folders reached through
-    links do not; a link to a file counts when it stays inside. Raises nothing for what cannot be read: it is noted.
-    """
-    files: list[OutputFile] = []
-    notes: list[str] = []
-    _walk(root, "", root, files, notes)
-    if len(files) > 1:
-        files.sort(key=lambda file: file.name)
-    return Walk(files, notes)
-
-
-def _walk(folder: str, prefix: str, root: str, files: list[OutputFile], notes: list[str]) -> None:
-    try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
-    except OSError as error:
-        notes.append(f"the output folder {prefix or '.'} cannot be read: {error.strerror}")
-        return
-    for entry in found:
-        name = prefix + entry.name
-        if not _is_text(name):
-            notes.append(f"the name {printable(name)} is no UTF-8 text, so no object can have it")
-            continue
-        if entry.is_symlink():
-            _link(entry.path, name, root, files, notes)
-        elif entry.is_dir(follow_symlinks=False):
-            _walk(entry.path, f"{name}/", root, files, notes)
-        elif entry.is_file(follow_symlinks=False):
-            with contextlib.suppress(FileNotFoundError):  # removed by something the script left running
-                status = entry.stat(follow_symlinks=False)
-                files.append(OutputFile(name=name, path=entry.path, size=status.st_size, sole=status.st_nlink == 1))
-        else:
-            notes.append(f"{name} is no file but a FIFO, socket or device, and was passed over")
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(name: str) -> str:
-    """A file name as text: bytes that are none become escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _link(path: str, name: str, root: str, files: list[OutputFile], notes: list[str]) -> None:
-    target = os.path.realpath(path)
-    try:
-        status = os.stat(target)
-    except OSError:
-        notes.append(f"the link {name} leads nowhere and was passed over")
-        return
-    if not target.startswith(f"{os.path.realpath(root)}/"):
-        notes.append(f"the link {name} leads out of the output folder and was passed over")
-    elif stat.S_ISREG(status.st_mode):
-        files.append(OutputFile(name=name, path=target, size=status.st_size, sole=False))
-    else:
-        notes.append(f"{name} is a link to something other than a file and was passed over")
-
-
-def route(name: str, outputs: Sequence[StorageIO]) -> list[tuple[StorageIO, str]]:
-    """Every output that takes a file of this relative name, with the object key there."""
-    return [(output, output.key_prefix + name) for output in outputs if output.accepts(name)]
-
-
 async def prepare(root: str, outputs: Sequence[StorageIO], *, keep: bool = False) -> Prepared:
     """Decide what goes where. `keep` = files are needed afterwards, so none is moved away."""
     found = walk(root) if _is_small(root) else await asyncio.to_thread(walk, root)
+    routed, missing = sort_out(found, outputs, keep=keep)
     targets: list[Target] = []
-    missing: list[str] = []
-    # A file that is linked to inside the folder must still be there when the link's turn comes.
-    shared = {file.path for file in found.files if not file.sole}
-    for file in found.files:
-        places = route(file.name, outputs)
-        own = [(output, key) for output, key in places if output.own_store and output.provider_id == "default"]
-        missing += [_unavailable(file.name, output) for output, key in places if (output, key) not in own]
-        if not own:
-            continue
+    for one in routed:
         try:
-            checksum = await _examine(file)
+            targets += targets_of(one, await _examine(one.file))
         except OSError as error:
-            missing.append(f"{file.name} cannot be read: {error.strerror}")
-            continue
-        consume = file.sole and not keep and len(places) == 1 and file.path not in shared
-        targets += [
-            Target(
-                name=file.name,
-                path=file.path,
-                bucket=output.bucket,
-                key=key,
-                size=file.size,
-                sha256=checksum,
-                consume=consume,
-            )
-            for output, key in own
-        ]
+            missing.append(f"{one.file.name} cannot be read: {error.strerror}")
     return Prepared(targets=tuple(targets), missing=tuple(missing), notes=tuple(found.notes), files=tuple(found.files))
 
 
@@ -198,13 +87,6 @@ def _is_small(root: str) -> bool:
     except OSError:
         return True
     return status.st_nlink <= 2 and status.st_size <= 4096
-
-
-def _unavailable(name: str, output: StorageIO) -> str:
-    return (
-        f"{name} was not uploaded to {output.provider}.{output.provider_id}:{output.path}: this storage provider is "
-        "not available in embedded mode, only the product's own store (minio.default) is"
-    )
 
 
 async def _examine(file: OutputFile) -> str:
@@ -239,15 +121,6 @@ def has_writer(descriptor: int) -> bool:
         return True
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
-
-
-def metadata(lineage: Lineage, checksum: str) -> dict[str, str]:
-    return {
-        META_INVOCATION: lineage.invocation,
-        META_INPUT: lineage.input,
-        META_HOPS: str(lineage.hops + 1),
-        META_CHECKSUM: checksum,
-    }
 
 
 async def publish(store: ObjectStore, prepared: Prepared, lineage: Lineage, *, force: bool = False) -> Published:
@@ -302,21 +175,7 @@ async def _already(store: ObjectStore, target: Target, lineage: Lineage) -> Obje
         info = await store.head(target.bucket, target.key)
     except NotFound:
         return None
-    about = info.metadata
-    same = about.get(META_INVOCATION) == lineage.invocation and about.get(META_CHECKSUM) == target.sha256
-    return info if same else None
-
-
-def output_of(target: Target, info: ObjectInfo | None, *, written: bool) -> OutputObject:
-    return OutputObject(
-        bucket=target.bucket,
-        key=target.key,
-        size=target.size,
-        sha256=target.sha256,
-        etag="" if info is None else info.etag,
-        written=written,
-        provider=target.provider,
-    )
+    return info if is_same(info.metadata, lineage, target.sha256) else None
 
 
 async def confirm(store: ObjectStore, intended: Sequence[OutputObject], lineage: Lineage) -> list[OutputObject]:
@@ -325,7 +184,6 @@ async def confirm(store: ObjectStore, intended: Sequence[OutputObject], lineage:
     for output in intended:
         with contextlib.suppress(NotFound):
             info = await store.head(output.bucket, output.key)
-            about = info.metadata
-            if about.get(META_INVOCATION) == lineage.invocation and about.get(META_CHECKSUM) == output.sha256:
+            if is_same(info.metadata, lineage, output.sha256):
                 confirmed.append(msgspec.structs.replace(output, etag=info.etag))
     return confirmed

@@ -80,8 +80,9 @@ class ObjectStore(Protocol):
         ...
 
     async def fetch(self, info: ObjectInfo, target: Path) -> None:
-        """Copy exactly this version to a new local file, keeping holes. Raises NotFound, Superseded (another version
-        is there now, also when it changed during the copy: then `target` does not exist), OutOfSpace.
+        """Copy exactly this version to a new local file, keeping holes; an empty file of the caller's that is there
+        already is filled. Raises NotFound, Superseded (another version is there now, also when it changed during the
+        copy: then `target` does not exist), OutOfSpace, AlreadyExists (a file that is not empty).
         """
         ...
 

@@ -247,9 +247,20 @@ async def test_fetch_copies_exactly_this_version(store: ObjectStore, tmp_path: P
         os.umask(previous)
     assert target.read_bytes() == data
     assert target.stat().st_mode & 0o777 == 0o666
-    with pytest.raises(AlreadyExists):
-        await store.fetch(old, target)
-    assert target.read_bytes() == data
+    if size:
+        with pytest.raises(AlreadyExists):
+            await store.fetch(old, target)
+        assert target.read_bytes() == data
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "twin").hardlink_to(tmp_path / "elsewhere")
+    for taken in ("link", "twin", "elsewhere"):
+        with pytest.raises(AlreadyExists):
+            await store.fetch(old, tmp_path / taken)
+    (tmp_path / "empty").touch(0o600)
+    await store.fetch(old, tmp_path / "empty")
+    assert (tmp_path / "empty").read_bytes() == data
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o666
 
     await store.write("pictures", "k", data)
     if not store.capabilities.versions:

@@ -16,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.process_runner import janitor as janitors
-from dispatcher.process_runner import output_log, processes
-from dispatcher.process_runner.janitor import Janitor, emptied
+from dispatcher.process_runner import output_log, processes, recovery
+from dispatcher.process_runner.janitor import Janitor, emptied_item, emptied_job
 from dispatcher.process_runner.job import Item, Job, verdict
 from dispatcher.process_runner.lanes import Lanes
-from dispatcher.process_runner.layout import ItemFolder, JobFolder, remove_tree
+from dispatcher.process_runner.layout import ItemFolder, JobFolder, Note, remove_tree
 from dispatcher.process_runner.processes import Family
+from dispatcher.sidecar.environment import COMPLETE
 from penstock.errors import InvalidInput, OutOfSpace, Unavailable
-from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass
+from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, ItemResult, JobPhase
 from tests.process_runner.support import (
     Bench,
     collect,
@@ -279,7 +280,7 @@ def test_a_folder_is_removed_whatever_its_rights(tmp_path: Path) -> None:
     ("change", "again"),
     [
         ("touch in/a work/.b code log; echo x >env; ln -s / out/link", True),
-        ("ln -s /dev/null env", False),
+        ("rm -f env; ln -s /dev/null env", True),
         ("mkdir work/deep", False),
         ("chmod 700 work", False),
         ("rmdir in", False),
@@ -293,19 +294,15 @@ def test_only_a_folder_that_looks_new_is_used_again(tmp_path: Path, change: str,
     item.create()
     subprocess.run(["sh", "-c", change], cwd=item.root, check=True, stderr=subprocess.DEVNULL)
     try:
-        looks_new = emptied(item.root)
+        looks_new = emptied_item(item.root)
     except OSError:
         looks_new = False
     assert looks_new == again
     if again:
-        assert sorted(str(path.relative_to(item.root)) for path in Path(item.root).rglob("*")) == [
-            "code",
-            "env",
-            "in",
-            "out",
-            "work",
-        ]
-        assert Path(item.env).read_bytes() == b""
+        left = {str(path.relative_to(item.root)) for path in Path(item.root).rglob("*")}
+        assert {"in", "out", "work"} <= left <= {"blank", "code", "env", "in", "log", "out", "work"}
+        assert all(not path.stat().st_size for path in Path(item.root).iterdir() if path.is_file())
+        assert not list(Path(item.root).glob("*/*"))
 
 
 def test_a_file_of_variables_with_a_second_name_is_not_used_again(tmp_path: Path) -> None:
@@ -313,9 +310,48 @@ def test_a_file_of_variables_with_a_second_name_is_not_used_again(tmp_path: Path
     item.create()
     (tmp_path / "mine").write_text("keep me")
     os.link(tmp_path / "mine", item.env)
-    assert emptied(item.root)
+    assert emptied_item(item.root)
     assert not Path(item.env).exists()
     assert (tmp_path / "mine").read_text() == "keep me"
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ("true", True),
+        ("rm script.sh notes; ln -s /dev/null script.sh", True),
+        ("ln plan.json second", True),
+        ("echo left >extra", True),
+        ("chmod 644 plan.json", False),
+        ("mkdir deep", False),
+    ],
+)
+def test_only_a_jobs_folder_without_strangers_is_used_again(tmp_path: Path, change: str, *, again: bool) -> None:
+    folder = JobFolder(str(tmp_path), "job")
+    folder.create(plan("secret", EVENT), "boot")
+    folder.note_launcher(12, 34, "fifo")
+    folder.note([])
+    subprocess.run(["sh", "-c", change], cwd=folder.root, check=True)
+    try:
+        clean = emptied_job(folder.root)
+    except OSError:  # its plan.json had a second name and is gone
+        clean = True
+    assert clean == again
+    if again:
+        assert folder.saved() is None
+        assert folder.launcher() is None
+        assert folder.notes() == ({}, {})
+        assert {path.name for path in Path(folder.root).iterdir()} <= {"script.sh", "plan.json", "launcher", "notes"}
+
+
+def test_an_old_input_becomes_the_next_one(tmp_path: Path) -> None:
+    item = ItemFolder(str(tmp_path / "0"))
+    item.create()
+    Path(item.inputs, "picture.png").write_text("old")
+    Path(item.inputs, "more").write_text("old")
+    assert emptied_item(item.root)
+    assert Path(item.blank).read_bytes() == b""
+    assert not list(Path(item.inputs).iterdir())
 
 
 async def test_an_emptied_folder_serves_the_next_item_and_the_bin_is_emptied(tmp_path: Path) -> None:
@@ -325,14 +361,14 @@ async def test_an_emptied_folder_serves_the_next_item_and_the_bin_is_emptied(tmp
     job = tmp_path / "job"
     job.mkdir()
     item = ItemFolder(str(job / "0"))
-    item.create(janitor.spare)
+    item.create(janitor.spare_item)
     inode = (job / "0").stat().st_ino
     (job / "0" / "code").touch()
     janitor.throw(str(job))
     janitor.throw(str(job))
-    await eventually(lambda: bool(janitor._spare))
+    await eventually(lambda: bool(janitor._spare_items))
     again = ItemFolder(str(tmp_path / "1"))
-    again.create(janitor.spare)
+    again.create(janitor.spare_item)
     assert os.stat(again.root).st_ino == inode  # noqa: PTH116  (a local folder)
     assert sorted(os.listdir(again.root)) == ["code", "in", "out", "work"]  # noqa: PTH208  (as the code does)
     assert again.code() is None
@@ -358,3 +394,29 @@ def test_jobs_compare_by_content() -> None:
     assert job.find("job-1-0") is job.items[0]
     assert job.find("nobody") is None
     assert not job.over
+
+
+def test_a_launcher_belongs_to_the_job_that_it_served_last(tmp_path: Path) -> None:
+    """It was given to the next Job while the first one was being published, and then Penstock was killed."""
+    boot, me = processes.boot_id(), processes.inspect(os.getpid())
+    assert me is not None
+    for name, code in (("ended", "0\n"), ("runs", "")):
+        folder = JobFolder(str(tmp_path), name)
+        folder.create(msgspec.structs.replace(plan("true", EVENT), name=name), boot)
+        folder.note_launcher(me.pid, me.start, "fifo")
+        folder.item(0).create()
+        Path(folder.item(0).env).write_bytes(COMPLETE)
+        Path(folder.item(0).root, "code").write_text(code)
+    found = {job.plan.name: (job.family, launcher) for job, launcher in recovery.find(str(tmp_path), boot, "here")}
+    assert found["ended"] == (None, None)
+    assert found["runs"][1] == (me.pid, me.start, "fifo")
+
+
+def test_what_a_file_held_for_another_job_is_not_believed(tmp_path: Path) -> None:
+    """A power failure may bring back the content that a file had before its folder was used again."""
+    folder = JobFolder(str(tmp_path), "job")
+    folder.create(msgspec.structs.replace(plan("true", EVENT), name="job"), "an earlier boot")
+    folder.note([Note(item=0, result=ItemResult(invocation="another", attempt=1))])
+    ((job, _),) = recovery.find(str(tmp_path), processes.boot_id(), "here")
+    assert job.items[0].result is None
+    assert job.phase is JobPhase.LOST

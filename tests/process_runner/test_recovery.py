@@ -66,6 +66,7 @@ async def test_what_ended_is_completed_what_ran_is_lost_and_what_waits_is_run(be
         item.create()
         write(item.env, COMPLETE)
         write(item.log, b"printed\n")
+        write(f"{item.root}/code", b"-\n")
     write(f"{ended.outputs}/mine", b"made")
     write(f"{ended.root}/code", b"0\n")
     write(f"{killed.root}/code", b"143\n")

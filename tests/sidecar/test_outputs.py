@@ -154,7 +154,7 @@ async def test_another_provider_is_an_error_and_no_silent_success(
     published = await publish(store, await prepare(str(out), [OUTPUT, other]), LINEAGE)
     assert [output.key for output in published.outputs] == ["out/a"]
     assert f"{provider}.{identity}:there" in published.missing[0]
-    assert "not available in embedded mode" in published.missing[0]
+    assert "not available here" in published.missing[0]
 
 
 async def test_a_deleted_output_bucket_is_made_again(store: DirectoryStore, out: Path) -> None:

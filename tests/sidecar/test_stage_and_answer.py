@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dispatcher.sidecar import stage as staging
+from dispatcher.sidecar import staging
 from dispatcher.sidecar.answer import read_answer, read_log, write_answer
 from dispatcher.sidecar.outputs import walk
 from dispatcher.sidecar.stage import Staged, StageError, stage
@@ -164,7 +164,7 @@ def test_base64_is_decoded_on_disk_whatever_its_lines(
     path.write_bytes(lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "_CHUNK", chunk)
-        staging._decode_file(str(path))
+        staging.decode_file(str(path))
     assert path.read_bytes() == data
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from penstock.adapters.directory import copying, listing, names, paths, trouble
 from penstock.adapters.directory.durable import FolderSync, Scratch
 from penstock.adapters.directory.metadata import Metadata
+from penstock.adapters.target import open_target
 from penstock.errors import (
     AlreadyExists,
     Conflict,
@@ -228,7 +229,7 @@ def _remove_empty_folders(folder: int) -> None:
 def _create_target(info: ObjectInfo, target: Path) -> int:
     """Trouble with the target must not look like trouble with the object: a missing folder is no missing object."""
     try:
-        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        return open_target(target)
     except FileExistsError as error:
         raise AlreadyExists(f"{info.key!r} cannot be copied to {str(target)!r}: there is a file already") from error
     except OSError as error:

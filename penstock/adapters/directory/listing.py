@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from penstock.adapters.directory import paths, trouble
+from penstock.adapters.directory.names import UPLOAD_PREFIXES
 from penstock.errors import InvalidInput
 from penstock.model import ObjectInfo
 
@@ -138,7 +139,7 @@ def _names(folder: int, key: str, start: str, after: bytes, troubles: list[tuple
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     found.append(entry.name + "/")
-                elif entry.is_file(follow_symlinks=False):
+                elif entry.is_file(follow_symlinks=False) and not entry.name.startswith(UPLOAD_PREFIXES):
                     found.append(entry.name)
     except OSError as error:
         troubles.append((error, key))

@@ -17,6 +17,10 @@ MAX_KEY_BYTES = 1024
 #: Below the root, outside every bucket (no bucket name may begin with a dot).
 HIDDEN_FOLDER = ".penstock-tmp"
 
+#: Files that `rclone serve s3` is still writing; it renames them when they are whole. They are never objects: a file
+#: that a killed rclone left behind is half of one.
+UPLOAD_PREFIXES = (".rclone_temp_", ".rclone_multipart_upload_")
+
 
 def split_key(key: str) -> list[str]:
     """Split a key into the names of its folders and file. Raises Unsupported for what no folder can hold."""
@@ -36,6 +40,8 @@ def _objection(key: str, parts: list[str]) -> str:
         return "it begins or ends with a slash or has two slashes in a row; name every folder"
     if "." in parts or ".." in parts:
         return "'.' and '..' are not names; give the path without them"
+    if parts[-1].startswith(UPLOAD_PREFIXES):
+        return f"names that begin with {' or '.join(UPLOAD_PREFIXES)} are kept for unfinished uploads"
     try:
         total = len(os.fsencode(key))
     except UnicodeEncodeError:

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import aiohttp
 
-from penstock.adapters.s3 import wire
+from penstock.adapters.s3 import etags, wire
 from penstock.adapters.s3.client import Ask, Client
 from penstock.adapters.s3.config import MIB
 from penstock.adapters.s3.listings import Listings
 from penstock.adapters.s3.retrying import pause_s
 from penstock.adapters.s3.trouble import OutOfRange, Target, Wish
+from penstock.adapters.target import open_target
 from penstock.errors import (
     AlreadyExists,
     Corrupt,
@@ -116,7 +117,7 @@ def _learn(part: Part, response: aiohttp.ClientResponse) -> None:
     if part.modified_s is not None and wire.http_time_s(headers.get("Last-Modified")) != part.modified_s:
         raise Superseded(f"{part.target} was replaced by another version")
     part.etag = part.etag or headers.get("ETag", "").strip('"')
-    part.md5 = wire.plain_md5(part.etag, headers)
+    part.md5 = etags.plain_md5(part.etag, headers)
     length = headers.get("Content-Length")
     if length is None:
         raise Corrupt(f"{part.target} cannot be read: the object store does not say how long it is")
@@ -252,7 +253,7 @@ def _write_all(descriptor: int, data: memoryview, position: int) -> None:
 
 def _create(target: Path) -> int:
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = open_target(target)
     except FileExistsError as error:
         raise AlreadyExists(f"there is already a file {target}: remove it or choose another name") from error
     except OSError as error:
