@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -29,6 +30,9 @@ log = structlog.get_logger("watcher.directory")
 
 #: Files per batch: some milliseconds of work.
 _BATCH = 512
+#: Files waiting for their turn beyond which the kernel keeps the rest, or drops it: that is a gap, and listed. Bounds
+#: memory.
+_MOST_READY = 50_000
 #: Buffers drained before their files are looked at.
 _READS = 4
 
@@ -80,13 +84,13 @@ class DirectorySource:
         self._buckets: dict[str, Scope] = {}
         self._pollers: dict[str, Poller] = {}
         self._poll_at = 0.0
-        self._ready: dict[Place, _Why] = {}
+        self._ready: OrderedDict[Place, _Why] = OrderedDict()
         #: Files that appeared without being written: when to look at them (monotonic seconds).
-        self._later: dict[Place, float] = {}
+        self._later: OrderedDict[Place, float] = OrderedDict()
         #: Complete files that seem to be open for writing, and how often they were looked at (see `_finished`).
         self._closing: dict[Place, int] = {}
         #: Folders that appeared.
-        self._folders: dict[Place, None] = {}
+        self._folders: OrderedDict[Place, None] = OrderedDict()
         self._gaps: list[Gap] = []
         self._wake = asyncio.Event()
         self._closed = False
@@ -109,7 +113,8 @@ class DirectorySource:
         loop = asyncio.get_running_loop()
         try:
             while not self._closed:
-                self._drain()
+                if len(self._ready) < _MOST_READY:
+                    self._drain()
                 await self._enter_folders()
                 while self._gaps:
                     yield self._gaps.pop()
@@ -153,8 +158,7 @@ class DirectorySource:
     async def _enter_folders(self) -> None:
         """Watch folders that appeared and take what was put into them before."""
         while self._folders:
-            bucket, folder = next(iter(self._folders))
-            del self._folders[bucket, folder]
+            (bucket, folder), _ = self._folders.popitem(last=False)
             if bucket not in self._buckets or bucket in self._pollers:
                 continue
             before = self._tree.number(bucket, folder)
@@ -188,7 +192,7 @@ class DirectorySource:
     def _patience(self) -> float | None:
         if self._closing:
             return _MOMENT_S
-        moments = list(self._later.values())[:1]  # in order of time: all wait equally long
+        moments = [moment for moment in (next(iter(self._later.values()), None),) if moment is not None]
         if self._pollers:
             moments.append(self._poll_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -247,22 +251,19 @@ class DirectorySource:
     # Files
 
     def _due(self) -> Iterator[Place]:
+        """Take out what has waited long enough; the first of `_later` is due first, since all wait equally long."""
         now = time.monotonic()
-        for place, moment in list(self._later.items()):
-            if moment > now:
-                return
-            yield place
+        while self._later and next(iter(self._later.values())) <= now:
+            yield self._later.popitem(last=False)[0]
 
     async def _take(self) -> AsyncIterator[list[BucketEvent]]:
         for place in self._due():
-            del self._later[place]
             self._ready.setdefault(place, _Why.SETTLED)
         for place in self._closing:
             self._ready[place] = _Why.COMPLETE
-        while self._ready:
-            places = dict(list(self._ready.items())[:_BATCH])
-            for place in places:
-                del self._ready[place]
+        if self._ready:
+            # One batch a turn, since the kernel's queue is short and new folders wait for their watch.
+            places = dict(self._ready.popitem(last=False) for _ in range(min(_BATCH, len(self._ready))))
             found = await self._store.probe(list(places))
             events = [
                 _event(probe, why)
