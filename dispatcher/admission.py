@@ -18,6 +18,10 @@ from penstock.model import Function
 UNKNOWN_ITEM_S = 0.05
 #: Every Job costs at least this, or a function whose items take no measurable time would never yield.
 LEAST_S = 0.001
+#: How long a function waits that the runner refused for the number of its Jobs, at first and at most.
+PARK_FIRST_MS, PARK_MOST_MS = 1000, 10_000
+#: Jobs that have to be taken, one after the other, before it is believed that there is room for many.
+TRIALS = 5
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -41,9 +45,14 @@ class Lane(msgspec.Struct):
     #: Starts allowed by `rate` right now, and when that was computed.
     tokens: float = 1.0
     tokens_ms: int = 0
-    #: Parked by the runner (quota) until this moment.
+    #: Parked by the runner (quota) until this moment, and from then on one Job at a time until so many were taken.
     parked_until_ms: int = 0
     parked_why: str = ""
+    trials: int = 0
+    #: Refusals since the last Job was taken or ended.
+    refusals: int = 0
+    #: Nothing of it may start until somebody says otherwise: it is invalid, or what it needs is not there yet.
+    blocked_why: str = ""
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -93,11 +102,12 @@ class Admission:
         function = lane.function
         if function.paused:
             return Wait("the function is paused; resume it to go on")
+        held = self.held(function.uid, now)
+        if held is not None:
+            return held
         limit = function.limits.concurrency
         if limit and lane.planned + lane.running >= limit:
             return Wait(f"its limit of {limit} running at once (concurrency) is reached")
-        if now < lane.parked_until_ms:
-            return Wait(lane.parked_why, lane.parked_until_ms)
         if function.limits.rate:
             self._refill(lane, now)
             if lane.tokens < 1.0:
@@ -105,6 +115,17 @@ class Admission:
                 return Wait(
                     f"its limit of {function.limits.rate:g} starts a second (rate) is reached", now + missing_ms
                 )
+        return None
+
+    def held(self, uid: str, now: int) -> Wait | None:
+        """Why even a Job that is planned already may not be submitted."""
+        lane = self.lanes.get(uid)
+        if lane is None:
+            return None
+        if lane.blocked_why:
+            return Wait(lane.blocked_why)
+        if now < lane.parked_until_ms:
+            return Wait(lane.parked_why, lane.parked_until_ms)
         return None
 
     def order(self, uids: list[str]) -> list[str]:
@@ -154,10 +175,35 @@ class Admission:
         lane.running -= 1
         lane.usage += (max(took_s, LEAST_S) - running.charged_s) / lane.function.limits.weight
 
-    def park(self, uid: str, why: str, until_ms: int) -> None:
+    def park(self, uid: str, why: str, now: int) -> None:
+        """The runner refused a Job for the number there is: wait, twice as long each time."""
+        lane = self.lanes.get(uid)
+        if lane is None or now < lane.parked_until_ms:
+            return  # others of the same moment were refused too
+        pause_ms = min(PARK_MOST_MS, PARK_FIRST_MS * 2 ** min(lane.refusals, 10))
+        lane.refusals += 1
+        lane.parked_why, lane.parked_until_ms, lane.trials = why, now + pause_ms, TRIALS
+
+    def accepted(self, uid: str) -> bool:
+        """The runner took a Job of it. True = the function was being tried, and the next one may follow."""
+        lane = self.lanes.get(uid)
+        if lane is None or not lane.trials:
+            return False
+        lane.trials -= 1
+        lane.parked_until_ms, lane.parked_why, lane.refusals = 0, "", 0
+        return True
+
+    def room_freed(self, uid: str) -> None:
+        """A Job of it is gone, so what the runner refused for its number may be tried again now."""
         lane = self.lanes.get(uid)
         if lane is not None:
-            lane.parked_why, lane.parked_until_ms = why, until_ms
+            lane.parked_until_ms = lane.refusals = 0
+
+    def block(self, uid: str, why: str) -> None:
+        """Nothing of it starts while `why` is not empty."""
+        lane = self.lanes.get(uid)
+        if lane is not None:
+            lane.blocked_why = why
 
     def _typical_s(self) -> float:
         known = [lane.pace.item_s for lane in self.lanes.values() if lane.pace.samples]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -15,13 +16,15 @@ import structlog
 from dispatcher.dead import letters
 from dispatcher.functions import Functions
 from dispatcher.lifecycle import Step, advance, queued, refused
+from dispatcher.matching import existing, never_run, replayable
+from dispatcher.patience import patiently
 from dispatcher.recorder import Recorder
-from dispatcher.routing import takes, verdict
+from dispatcher.routing import verdict
 from dispatcher.running import Running
 from dispatcher.scheduler import Scheduler
 from penstock.clock import now_ms
 from penstock.codec import decode_command
-from penstock.errors import NotFound, Unavailable
+from penstock.errors import Unavailable
 from penstock.model import (
     TOPIC_COMMANDS,
     TOPIC_DEAD,
@@ -31,20 +34,16 @@ from penstock.model import (
     CommandKind,
     ErrorClass,
     Function,
-    Origin,
     Phase,
     Record,
 )
-from penstock.ports import EventLog, Ledger, LogEntry, ObjectStore, RecordQuery, Runner
+from penstock.ports import EventLog, Ledger, LogEntry, ObjectStore, Runner
 
 log = structlog.get_logger("dispatcher.commands")
 
 GROUP = "penstock.dispatcher"
 PAGE = 500
 RETRY_S = 1.0
-#: What replay takes unless it is forced.
-REPLAYABLE = frozenset({Phase.FAILED, Phase.DEAD})
-ENDED = frozenset(phase for phase in Phase if phase.final)
 
 
 class Commands:
@@ -158,7 +157,8 @@ class Commands:
         for job in self._scheduler.drop(uid):
             if job.in_runner:
                 job.cancel |= dict.fromkeys(job.records, reason)
-                await self._runner.cancel(job.plan.name, reason=reason)
+                order = partial(self._runner.cancel, job.plan.name, reason=reason)
+                self._scheduler.spawn(patiently("cancel", order), f"cancel {job.plan.name}")
             else:
                 self._scheduler.jobs.pop(job.plan.name, None)
                 await self._end([record for record in job.records.values() if not record.phase.final], reason)
@@ -178,20 +178,8 @@ class Commands:
 
     async def replayable(self, command: Command) -> AsyncIterator[list[Record]]:
         """Pages of the records that a replay would run again."""
-        if command.invocation:
-            record = await self._ledger.get(command.invocation)
-            phases = ENDED if command.force else REPLAYABLE
-            yield [record] if record is not None and record.phase in phases else []
-            return
-        query = replay_query(command)
-        while True:
-            page = await self._ledger.query(query)
-            # What replay queued leaves the phases asked for, so the pages are read by position, oldest first, and a
-            # record queued again by this command does not come back: its queued time moved behind `until`.
-            yield page.records
-            if not page.next:
-                return
-            query = msgspec.structs.replace(query, page=page.next)
+        async for records in replayable(self._ledger, command):
+            yield records
 
     def _again(self, record: Record, force: bool) -> Record:
         now = now_ms()
@@ -241,28 +229,12 @@ class Commands:
 
     async def existing(self, function: Function, path_prefix: str = "") -> AsyncIterator[list[BucketEvent]]:
         """Pages of the objects under a function's inputs, as events."""
-        seen: set[tuple[str, str]] = set()
-        for entry in function.inputs:
-            place = (entry.bucket, entry.key_prefix)
-            if not entry.own_store or place in seen:
-                continue
-            seen.add(place)
-            try:
-                async for page in self._store.list(entry.bucket, entry.key_prefix):
-                    yield [
-                        BucketEvent.of(info, Origin.REPLAY)
-                        for info in page
-                        if takes(function, info.bucket, info.key)
-                        and f"{info.bucket}/{info.key}".startswith(path_prefix)
-                    ]
-            except NotFound:
-                continue  # the bucket is made with the function; without it there is nothing to fill back
+        async for events in existing(self._store, function, path_prefix):
+            yield events
 
     async def never_run(self, function: Function, events: list[BucketEvent]) -> list[tuple[BucketEvent, str]]:
         """Those events whose invocation has no record, with its id."""
-        ids = {verdict(function, event).invocation: event for event in events}
-        known = await self._ledger.known(list(ids))
-        return [(event, identity) for identity, event in ids.items() if identity not in known]
+        return await never_run(self._ledger, function, events)
 
     # ---- dead letters
 
@@ -274,15 +246,3 @@ class Commands:
             await self._log.append(letter.topic or TOPIC_EVENTS, [LogEntry(letter.id, letter.original)])
         await self._log.append(TOPIC_DEAD, [LogEntry(letter.id, b"")])
         return 1
-
-
-def replay_query(command: Command) -> RecordQuery:
-    """The query behind a replay: `failed` and `dead`, or everything that ended when it is forced."""
-    return RecordQuery(
-        function_uid=command.function_uid,
-        phases=ENDED if command.force else REPLAYABLE,
-        since_ms=command.since_ms,
-        path_prefix=command.key_prefix,
-        oldest_first=True,
-        limit=PAGE,
-    )

@@ -28,6 +28,10 @@ class Functions:
         self._revision: str | None = None
         self.table = RoutingTable(())
 
+    def current(self, uid: str) -> Function | None:
+        """The definition that a function has now, None = there is none."""
+        return self.table.by_uid.get(uid)
+
     async def refresh(self) -> TableChange | None:
         """Load the table again if the registry changed; returns what changed, None = nothing."""
         revision = await self._registry.revision()

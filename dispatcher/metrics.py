@@ -24,6 +24,13 @@ class DispatcherMetrics:
         self.running = Gauge(
             "penstock_dispatcher_running_jobs", "Jobs that hold a slot, by function", ["function"], registry=registry
         )
+        self.pending = Gauge(
+            "penstock_dispatcher_pending_jobs", "Jobs submitted that do not run yet", registry=registry
+        )
+        self.active = Gauge(
+            "penstock_dispatcher_active", "1 in the process that acts, 0 in a standby", registry=registry
+        )
+        self.epoch = Gauge("penstock_dispatcher_epoch", "Which turn of acting this is", registry=registry)
         self.waited = Histogram(
             "penstock_dispatcher_wait_seconds",
             "From queued to the script's start",

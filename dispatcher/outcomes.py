@@ -14,6 +14,7 @@ import structlog
 from dispatcher.batching import Pace
 from dispatcher.lifecycle import Step, advance, is_stale, settle
 from dispatcher.metrics import DispatcherMetrics
+from dispatcher.patience import patiently
 from dispatcher.recorder import Recorder
 from dispatcher.running import Running
 from dispatcher.scheduler import Scheduler
@@ -26,6 +27,8 @@ log = structlog.get_logger("dispatcher.outcomes")
 
 #: A Job that the runner does not know is lost, but not while its submission may still be under way.
 LOST_AFTER_MS = 5000
+#: What a Job waits for is written into its items' history once it has lasted this long: most of it passes by itself.
+NAMED_AFTER_MS = 5000
 
 
 class Outcomes:
@@ -44,6 +47,9 @@ class Outcomes:
         self._settings = settings
         self._metrics = metrics
         self.epoch = 0
+        #: Jobs whose deletion is under way, and Jobs that nobody here knows, as of the last look.
+        self._forgetting: set[str] = set()
+        self._strangers: set[str] = set()
 
     async def run(self) -> None:
         async for status in self._runner.watch():
@@ -61,6 +67,11 @@ class Outcomes:
             job.current_ms = status.time_ms or now
             job.first_start_ms = job.first_start_ms or job.current_ms
         ended = status.phase in {JobPhase.FINISHED, JobPhase.LOST}
+        if status.phase is not JobPhase.PENDING:
+            self._scheduler.began(status.name)
+        if not ended:
+            self._scheduler.note(job, status.message if status.reason and not status.scripts_done else "", now)
+            changed += self._named(job, now)
         if status.scripts_done and not ended:
             self._scheduler.release(status.name)
         if ended:
@@ -69,6 +80,18 @@ class Outcomes:
         if changed or ended:
             future = self._recorder.write(changed)
             future.add_done_callback(partial(self._durable, job, changed, ended))
+
+    def _named(self, job: Running, now: int) -> list[Record]:
+        """The items' records with the words for what their Job waits for, once for each attempt."""
+        if not job.waits or now - job.waits_ms < NAMED_AFTER_MS:
+            return []
+        named = [
+            advance(record, Step.SUBMIT, now=now, epoch=self.epoch, note=job.waits, reason=job.waits)
+            for record in job.records.values()
+            if record.phase is Phase.PLANNED and record.job == job.plan.name
+        ]
+        job.records |= {record.id: record for record in named}
+        return named
 
     def _settle(self, job: Running, result: ItemResult, now: int) -> Record:
         lane = self._scheduler.admission.lanes.get(job.plan.function_uid)
@@ -99,8 +122,18 @@ class Outcomes:
         self._scheduler.queued(requeued)
         if ended:
             self._scheduler.jobs.pop(job.plan.name, None)
-            self._scheduler.spawn(self._runner.forget(job.plan.name), f"forget {job.plan.name}")
+            self.forget(job.plan.name, job.plan.function_uid)
             self._scheduler.kick()
+
+    def forget(self, name: str, function_uid: str = "") -> None:
+        """Its final records are durable: have the runner remove it, in the background, until it has."""
+        self._forgetting.add(name)
+        self._scheduler.spawn(self._forget(name, function_uid), f"forget {name}")
+
+    async def _forget(self, name: str, function_uid: str) -> None:
+        await patiently("forget", lambda: self._runner.forget(name))
+        self._forgetting.discard(name)
+        self._scheduler.gone(function_uid)
 
     def note_running(self, now: int) -> None:
         """Write `running` for items that have run for a while, so that people see them; short ones cost nothing."""
@@ -111,7 +144,9 @@ class Outcomes:
                 continue
             record = job.records.get(job.plan.items[job.current].invocation)
             if record is not None and record.phase in {Phase.PLANNED, Phase.SUBMITTED} and record.job == job.plan.name:
-                record = advance(record, Step.START, now=job.current_ms, epoch=self.epoch, started_ms=job.current_ms)
+                record = advance(
+                    record, Step.START, now=job.current_ms, epoch=self.epoch, started_ms=job.current_ms, reason=""
+                )
                 job.records[record.id] = record
                 changed.append(record)
         self._recorder.write(changed)
@@ -129,6 +164,14 @@ class Outcomes:
             elif job.submitted_ms and now - job.submitted_ms > LOST_AFTER_MS:
                 log.warning("a Job vanished", action="job_lost", job=name, function=job.plan.function)
                 self.handle(JobStatus(name=name, phase=JobPhase.LOST, message="the Job vanished from the runner"))
+        self._remove_strangers(set(statuses) - set(self._scheduler.jobs) - self._forgetting)
+
+    def _remove_strangers(self, strangers: set[str]) -> None:
+        """A Job that nothing waits for, seen twice: one that a predecessor submitted with its last breath."""
+        for name in strangers & self._strangers:
+            log.warning("a Job that nothing waits for is removed", action="job_orphaned", job=name)
+            self.forget(name)
+        self._strangers = strangers
 
 
 def _open(job: Running, result: ItemResult) -> Record | None:

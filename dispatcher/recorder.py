@@ -26,6 +26,7 @@ FEED_LIMIT = 1000
 #: Records in one append: bounds memory and the time of one transaction.
 GROUP_LIMIT = 2000
 RETRY_S = 1.0
+_LOOK_S = 0.01
 
 
 class Recorder:
@@ -35,6 +36,7 @@ class Recorder:
         self._metrics = metrics
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[list[Record]]]] = []
         self._wake = asyncio.Event()
+        self._writing = False
         self._feeds: set[ChangeFeed] = set()
         #: Why records cannot be written right now, "" = they can.
         self.trouble = ""
@@ -54,6 +56,12 @@ class Recorder:
             await self._wake.wait()
             await self.turn()
 
+    async def settled(self) -> None:
+        """Return when everything handed in is written."""
+        while self._waiting or self._writing:
+            futures = [future for _, future in self._waiting]
+            await (asyncio.wait(futures) if futures else asyncio.sleep(_LOOK_S))
+
     async def turn(self) -> None:
         """Write one group of what is waiting."""
         group, count = [], 0
@@ -65,8 +73,10 @@ class Recorder:
         records = [record for part, _ in group for record in part]
         if not records:
             return
+        self._writing = True
         positions = await self._append(records)
         changed = await self._ledger.apply(records, positions)
+        self._writing = False
         by_key = {(record.id, record.order): record for record in changed}
         for part, future in group:
             if not future.done():

@@ -1,19 +1,22 @@
 """Recovery: what a new life of the dispatcher makes of what the old one left unfinished.
 
-Every unfinished record names its Job. A Job that the runner knows is followed again. One that it does not know was
-either planned and never submitted, then the identical Job is submitted now, or it is lost, and its items get a further
-attempt. Jobs that no unfinished record names are finished business and are forgotten.
+Every unfinished record names its Job. A Job that the runner knows is followed again. One that it does not know may have
+ended and be gone while nobody was there: its results are looked for first. Without any it was either planned and never
+submitted, then the identical Job is submitted now, or it is lost, and its items get a further attempt. Jobs that no
+unfinished record names are finished business and are forgotten.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 import msgspec
 import structlog
 
 from dispatcher.lifecycle import Step, advance, settle
 from dispatcher.outcomes import Outcomes
+from dispatcher.patience import patiently
 from dispatcher.plan import make_plan
 from dispatcher.recorder import Recorder
 from dispatcher.routing import RoutingTable
@@ -21,8 +24,8 @@ from dispatcher.running import Running
 from dispatcher.scheduler import Scheduler
 from dispatcher.settings import DispatcherSettings
 from penstock.clock import now_ms
-from penstock.model import ErrorClass, ItemResult, JobStatus, Phase, Record
-from penstock.ports import Ledger, Runner
+from penstock.model import ErrorClass, ItemResult, JobPhase, JobPlan, JobStatus, Phase, Record
+from penstock.ports import KeepsResults, Ledger, Runner
 
 log = structlog.get_logger("dispatcher.recovery")
 
@@ -56,6 +59,10 @@ async def recover(
         if status is not None:
             scheduler.adopt(job, running=True)
             outcomes.handle(status)
+        elif results := await _left_behind(runner, job.plan):
+            scheduler.adopt(job, running=True)
+            message = "the Job was gone after a restart and left no result of this item"
+            outcomes.handle(JobStatus(name=name, phase=JobPhase.LOST, results=tuple(results), message=message))
         elif plan.name == name and all(record.phase is Phase.PLANNED for record in records):
             scheduler.adopt(job, running=False)
         else:
@@ -65,8 +72,14 @@ async def recover(
     for record in await recorder.write(changed):
         scheduler.queued([record] if record.phase is Phase.QUEUED else [])
     for name in known:
-        await runner.cancel(name, reason="nothing waits for this Job any more")
-        await runner.forget(name)
+        await patiently("cancel", partial(runner.cancel, name, reason="nothing waits for this Job any more"))
+        outcomes.forget(name)
+
+
+async def _left_behind(runner: Runner, plan: JobPlan) -> list[ItemResult]:
+    if not isinstance(runner, KeepsResults):
+        return []
+    return await patiently("read results", partial(runner.left_behind, plan))
 
 
 async def _cancel(
@@ -75,8 +88,8 @@ async def _cancel(
     """The function was deleted while nobody was there: stop what runs, end the records."""
     reason = f"the function {records[0].function} was deleted"
     if status is not None:
-        await runner.cancel(name, reason=reason)
-        await runner.forget(name)
+        await patiently("cancel", partial(runner.cancel, name, reason=reason))
+        await patiently("forget", partial(runner.forget, name))
     now = now_ms()
     return [
         advance(

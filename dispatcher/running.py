@@ -21,3 +21,6 @@ class Running(msgspec.Struct):
     #: The runner has it: submitted (or being submitted) and not ended.
     in_runner: bool = False
     cancel: dict[str, str] = msgspec.field(default_factory=dict)
+    #: What it waits for in the cluster, in words, and since when (ms); "" = nothing is wrong.
+    waits: str = ""
+    waits_ms: int = 0

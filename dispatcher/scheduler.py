@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,11 +20,13 @@ from dispatcher.ahead import Ahead
 from dispatcher.batching import list_size
 from dispatcher.lifecycle import Step, advance
 from dispatcher.metrics import DispatcherMetrics
+from dispatcher.patience import patiently
 from dispatcher.plan import make_plan
 from dispatcher.recorder import Recorder
 from dispatcher.running import Running
 from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
+from dispatcher.waiting import lingers, seconds_until_due, why_waiting
 from dispatcher.window import Window
 from penstock.clock import now_ms
 from penstock.errors import AlreadyExists, Forbidden, InvalidInput, Unavailable
@@ -32,9 +35,8 @@ from penstock.ports import Ledger, Runner
 
 log = structlog.get_logger("dispatcher.scheduler")
 
-#: After a refusal of the runner: how long a Job, or a function over its quota, waits.
+#: How long a Job waits that the runner could not take.
 REFUSED_MS = 1000
-QUOTA_MS = 10_000
 #: Wake-up when nothing is known to be due: only a safety net behind the events.
 LONGEST_SLEEP_S = 5.0
 
@@ -61,7 +63,11 @@ class Scheduler:
         self.admission = Admission()
         self.windows: dict[str, Window] = {}
         self.jobs: dict[str, Running] = {}
-        self._ahead: Ahead[Running] = Ahead()
+        self.ahead: Ahead[Running] = Ahead()
+        #: What Jobs wait for in the cluster, by function and Job.
+        self.stuck: dict[str, dict[str, str]] = {}
+        #: Submissions under way, by function.
+        self._submitting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._released = asyncio.Event()
@@ -83,7 +89,8 @@ class Scheduler:
         """A function was deleted; returns its Jobs, those not yet submitted taken out of the plan."""
         self.windows.pop(uid, None)
         self.admission.drop(uid)
-        self._ahead.drop(uid)
+        self.ahead.drop(uid)
+        self.stuck.pop(uid, None)
         return [job for job in self.jobs.values() if job.plan.function_uid == uid]
 
     def queued(self, records: Sequence[Record]) -> None:
@@ -122,6 +129,39 @@ class Scheduler:
     def kick(self) -> None:
         self._wake.set()
 
+    def block(self, uid: str, why: str) -> None:
+        """Nothing of a function starts while `why` is not empty."""
+        self.admission.block(uid, why)
+        self.submit_ready()
+        self.kick()
+
+    def began(self, name: str) -> None:
+        """The Job does not wait for a place any more. May be told again."""
+        if self.slots.began(name):
+            self.submit_ready()
+            self.kick()
+
+    def gone(self, uid: str) -> None:
+        """A Job of this function was removed altogether: a quota has room for another."""
+        self.admission.room_freed(uid)
+        self.submit_ready()
+        self.kick()
+
+    def note(self, job: Running, waits: str, now: int) -> None:
+        """What a Job waits for in the cluster; "" = nothing is wrong."""
+        if waits == job.waits:
+            return
+        if not job.waits or not waits:
+            job.waits_ms = now
+        job.waits = waits
+        of_function = self.stuck.setdefault(job.plan.function_uid, {})
+        if waits:
+            of_function[job.plan.name] = waits
+        else:
+            of_function.pop(job.plan.name, None)
+        if not of_function:
+            del self.stuck[job.plan.function_uid]
+
     # ---- the loop
 
     async def run(self) -> None:
@@ -144,13 +184,18 @@ class Scheduler:
         while not self.draining and await self._plan_round():
             self.submit_ready()
             await self._refill()
-        return self._sleep_s(now_ms())
+        return seconds_until_due(self, now_ms(), LONGEST_SLEEP_S)
 
     async def wait_idle(self) -> None:
         """Return when the runner has nothing left."""
         while any(job.in_runner for job in self.jobs.values()):
             self._released.clear()
             await self._released.wait()
+
+    async def wait_submitted(self) -> None:
+        """Return when no submission is under way."""
+        while pending := [task for task in self._tasks if task.get_name().startswith("submit ")]:
+            await asyncio.wait(pending)
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -177,21 +222,17 @@ class Scheduler:
         for job, _ in planned:
             # A function deleted meanwhile took its Jobs along.
             if job.plan.name in self.jobs:
-                self._ahead.push(job)
+                self.ahead.push(job)
         return True
 
     def _may_plan(self, uid: str, counts: Counter[str]) -> bool:
         """Each function fills the free room at once, plus a few that wait for the next slot; all together not more
         than a bound, or a thousand functions would plan thousands of Jobs.
         """
-        free = 0 if self._full() else self.slots.free(None)
+        free = 0 if self.slots.full else self.slots.plannable()
         most = free + self._settings.ahead
-        together = len(self._ahead) + counts.total()
-        return self._ahead.count(uid) + counts[uid] < most and together < max(most, self._settings.ahead_total)
-
-    def _full(self) -> bool:
-        room = self.slots.room.cpu_millis
-        return room is not None and self.slots.cpu_millis + self.slots.room.default_cpu_millis > room
+        together = len(self.ahead) + counts.total()
+        return self.ahead.count(uid) + counts[uid] < most and together < max(most, self._settings.ahead_total)
 
     def _next_job(self, now: int, counts: Counter[str]) -> Running | None:
         """Form the next list in fair order, or None when nobody may plan anything."""
@@ -215,7 +256,7 @@ class Scheduler:
         else:
             most = max(batch.max_items, self._settings.auto_max_items if batch.mode is BatchMode.AUTO else 1)
             due = window.count_due(now, most)
-            if due < most and self._lingers(lane, window, now):
+            if due < most and lingers(lane, window, now):
                 return []
             free = self.slots.free(lane.function.resources.cpu_millis)
             # Slots that `concurrency` keeps this function from using are no reason to split a list.
@@ -228,11 +269,6 @@ class Scheduler:
         if not len(window):
             self.admission.idle(lane.function.uid)
         return [record for record in records if record.id not in self._withdrawn]
-
-    def _lingers(self, lane: Lane, window: Window, now: int) -> bool:
-        oldest = window.oldest()
-        linger_ms = int(lane.function.batch.linger_s * 1000)
-        return oldest is not None and now < oldest.not_before_ms + linger_ms
 
     def _form(self, function: Function, records: list[Record], now: int) -> Running:
         plan = make_plan(function, records)
@@ -254,21 +290,24 @@ class Scheduler:
         if running:
             self._hold(job)
         else:
-            self._ahead.push(job)
+            self.ahead.push(job)
 
     def submit_ready(self) -> None:
         """Submit planned Jobs while there is room, whose function it is by fair order."""
-        while not self.draining:
-            ready = self._ahead.ready(now_ms())
-            if not ready:
-                return
-            uid = self.admission.order(ready)[0]
-            # The one whose turn it is waits for enough room; others going first would starve what needs much.
-            if not self.slots.fits(self._ahead.first(uid).plan):
-                return
-            job = self._ahead.pop(uid)
+        while not self.draining and (job := self._next_ready(now_ms())) is not None:
             self._hold(job)
+            self._submitting[job.plan.function_uid] += 1
             self.spawn(self._submit(job), f"submit {job.plan.name}")
+
+    def _next_ready(self, now: int) -> Running | None:
+        for uid in self.admission.order(self.ahead.ready(now)):
+            if self.admission.held(uid, now) is not None or not self.slots.may_pend(uid):
+                continue
+            if self.admission.lanes[uid].trials and self._submitting[uid]:
+                continue
+            # The one whose turn it is waits for enough room; others going first would starve what needs much.
+            return self.ahead.pop(uid) if self.slots.fits(self.ahead.first(uid).plan) else None
+        return None
 
     def _hold(self, job: Running) -> None:
         self.slots.take(job.plan)
@@ -295,15 +334,19 @@ class Scheduler:
         except Unavailable as error:
             self._later(job, REFUSED_MS, error.message)
         except Forbidden as error:
-            self.admission.park(plan.function_uid, error.message, now_ms() + QUOTA_MS)
-            self._later(job, QUOTA_MS, error.message)
+            self.admission.park(plan.function_uid, error.message, now_ms())
+            self._later(job, 0, error.message)
         except (InvalidInput, AlreadyExists) as error:
             log.error("a Job was refused", action="job_refused", job=plan.name, error=error.message)
             await self.fail(job, ErrorClass.UNSTARTABLE, f"the Job was refused: {error.message}")
         else:
             self._metrics.jobs.labels(plan.function).inc()
+            if self.admission.accepted(plan.function_uid):
+                self.kick()
             for invocation, reason in job.cancel.items():
-                await self._runner.cancel(plan.name, invocation=invocation, reason=reason)
+                await patiently("cancel", partial(self._runner.cancel, plan.name, invocation=invocation, reason=reason))
+        finally:
+            self._submitting[plan.function_uid] -= 1
 
     def _later(self, job: Running, delay_ms: int, why: str) -> None:
         log.warning("a Job has to wait", action="job_delayed", job=job.plan.name, error=why)
@@ -311,7 +354,7 @@ class Scheduler:
         self.admission.refused(job.plan.name)
         job.in_runner = False
         job.not_before_ms = now_ms() + delay_ms
-        self._ahead.push(job)
+        self.ahead.push(job)
         self.kick()
 
     async def fail(self, job: Running, error: ErrorClass, reason: str) -> None:
@@ -347,42 +390,10 @@ class Scheduler:
         """The runner is done with the Job."""
         if name in self.jobs:
             self.jobs[name].in_runner = False
+            self.note(self.jobs[name], "", now_ms())
         self.release(name)
         self._released.set()
 
-    # ---- answers
-
     def why_waiting(self, uid: str, now: int) -> str:
         """A sentence on why a function's next item has not started, "" = nothing waits."""
-        window, lane = self.windows.get(uid), self.admission.lanes.get(uid)
-        if window is None or lane is None or not len(window):
-            return ""
-        wait = self.admission.check(lane, now)
-        if wait is not None:
-            return wait.why
-        due = window.next_due()
-        if due is not None and due > now:
-            return f"the next attempt is due in {(due - now) / 1000:.0f} s"
-        if lane.function.batch.mode is not BatchMode.SINGLE and self._lingers(lane, window, now):
-            return f"collects a list of up to {lane.function.batch.max_items} items (batch)"
-        return self.slots.describe()
-
-    def _sleep_s(self, now: int) -> float:
-        soonest = now + int(LONGEST_SLEEP_S * 1000)
-        for uid, window in self.windows.items():
-            due = window.next_due()
-            if due is None:
-                continue
-            lane = self.admission.lanes[uid]
-            wait = self.admission.check(lane, now)
-            if wait is not None:
-                due = max(due, wait.until_ms) if wait.until_ms is not None else soonest
-            elif due <= now and self._lingers(lane, window, now):
-                due += int(lane.function.batch.linger_s * 1000)
-            elif due <= now:
-                continue  # waits for room: a release will kick
-            soonest = min(soonest, max(due, now + 1))
-        later = self._ahead.next_due(now)
-        if later is not None:
-            soonest = min(soonest, later)
-        return max(0.001, (soonest - now) / 1000)
+        return why_waiting(self, uid, now)

@@ -15,18 +15,20 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.batching import gain, ideal_items
 from dispatcher.commands import Commands
+from dispatcher.demand import Backlog
 from dispatcher.functions import Functions, TableChange
 from dispatcher.intake import Intake
 from dispatcher.metrics import DispatcherMetrics
 from dispatcher.outcomes import Outcomes
+from dispatcher.preparation import Gate, Preparation
 from dispatcher.recorder import ChangeFeed, Recorder
 from dispatcher.recovery import recover
 from dispatcher.scheduler import Scheduler
 from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
 from penstock.clock import now_ms
-from penstock.codec import decode_record
 from penstock.errors import Unavailable
+from penstock.follow import RecordFollower
 from penstock.model import TOPIC_EVENTS, TOPIC_RECORDS, Function, Phase
 from penstock.ports import EventLog, Ledger, ObjectStore, Registry, Runner
 from penstock.tasks import Supervisor, every
@@ -35,7 +37,7 @@ log = structlog.get_logger("dispatcher.service")
 
 RECONCILE_S = 10.0
 TICK_S = 0.5
-CATCH_UP = 2000
+RETRY_S = 1.0
 
 
 class BatchGain(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +54,9 @@ class FunctionStatus(msgspec.Struct, frozen=True, kw_only=True):
     uid: str
     paused: bool
     concurrency: int
+    #: Jobs that hold a slot, and those of them that wait for a place in the cluster.
     running: int
+    pending: int = 0
     phases: dict[Phase, int]
     #: Why its next item has not started, "" = nothing waits.
     waiting_for: str
@@ -79,7 +83,8 @@ class Dispatcher:
         runner: Runner,
         store: ObjectStore,
         settings: DispatcherSettings | None = None,
-        metrics: CollectorRegistry | None = None,
+        metrics: CollectorRegistry | DispatcherMetrics | None = None,
+        preparation: Preparation | None = None,
     ) -> None:
         self._log = log
         self._ledger = ledger
@@ -87,17 +92,23 @@ class Dispatcher:
         self._runner = runner
         self._store = store
         self._settings = settings or DispatcherSettings()
-        self._metrics = DispatcherMetrics(metrics or CollectorRegistry())
+        if not isinstance(metrics, DispatcherMetrics):
+            metrics = DispatcherMetrics(metrics or CollectorRegistry())
+        self._metrics = metrics
+        self._preparation = preparation
         self._functions = Functions(registry)
         self._recorder = Recorder(log, ledger, self._metrics)
         self._epoch = 0
         self._scheduler: Scheduler | None = None
+        self._gate: Gate | None = None
         self._commands: Commands | None = None
         self._supervisor = Supervisor()
 
-    async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Become active and work until cancelled; raises what stopped a loop."""
-        self._epoch = await self._catch_up() + 1
+    async def run(self, ready: asyncio.Event | None = None, *, epoch: int = 0) -> None:
+        """Become active and work until cancelled; raises what stopped a loop. `epoch` = the least that it may be; it
+        is higher in any case than that of every record there is.
+        """
+        self._epoch = max(await self._catch_up() + 1, epoch)
         scheduler = Scheduler(
             ledger=self._ledger,
             runner=self._runner,
@@ -108,6 +119,7 @@ class Dispatcher:
             epoch=lambda: self._epoch,
         )
         self._scheduler = scheduler
+        self._gate = Gate(self._preparation, scheduler, self._functions.current)
         outcomes = Outcomes(
             runner=self._runner,
             scheduler=scheduler,
@@ -140,6 +152,8 @@ class Dispatcher:
             supervisor.start("intake", intake.run())
             supervisor.start("registry", self._follow_registry())
             supervisor.start("tick", self._tick(scheduler, outcomes))
+            self._metrics.active.set(1)
+            self._metrics.epoch.set(self._epoch)
             log.info("dispatcher is active", action="active", epoch=self._epoch)
             if ready is not None:
                 ready.set()
@@ -160,13 +174,24 @@ class Dispatcher:
             return False
         return True
 
+    async def quiesce(self, deadline_s: float) -> bool:
+        """Start nothing more, and wait until what was begun (submissions, records) is done; Jobs go on. True = it was
+        done in time.
+        """
+        if self._scheduler is None:
+            return True
+        self._scheduler.draining = True
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._scheduler.wait_submitted()
+                await self._recorder.settled()
+        except TimeoutError:
+            return False
+        return True
+
     async def status(self) -> DispatcherStatus:
-        counts = await self._ledger.counts()
-        scheduler, now = self._scheduler, now_ms()
-        functions = [
-            self._function_status(function, counts.get(function.uid, {}), now)
-            for function in self._functions.table.by_uid.values()
-        ]
+        functions = await self.function_statuses()
+        scheduler = self._scheduler
         room = scheduler.slots.room.cpu_millis if scheduler is not None else None
         return DispatcherStatus(
             functions=functions,
@@ -175,6 +200,30 @@ class Dispatcher:
             events_pending=await self._events_pending(),
             trouble=self._recorder.trouble,
         )
+
+    async def function_statuses(self) -> list[FunctionStatus]:
+        """Every function as it is now, from what is here: asks nobody."""
+        counts, now = await self._ledger.counts(), now_ms()
+        return [
+            self._function_status(function, counts.get(function.uid, {}), now)
+            for function in self._functions.table.by_uid.values()
+        ]
+
+    async def backlogs(self) -> list[Backlog]:
+        """What every function has waiting for a Job; [] before the dispatcher is active."""
+        scheduler = self._scheduler
+        if scheduler is None:
+            return []
+        counts = await self._ledger.counts()
+        return [
+            Backlog(
+                function=lane.function,
+                queued=counts.get(uid, {}).get(Phase.QUEUED, 0) + scheduler.ahead.count(uid),
+                running=lane.running,
+                pace=lane.pace,
+            )
+            for uid, lane in scheduler.admission.lanes.items()
+        ]
 
     def changes(self) -> ChangeFeed:
         """Every record change from this call on; None = some were dropped because the follower was slow."""
@@ -229,11 +278,7 @@ class Dispatcher:
 
     async def _catch_up(self) -> int:
         """Bring the ledger to the end of the log; returns a number that grows with the log."""
-        positions = dict(await self._ledger.positions())
-        while entries := await self._log.read(TOPIC_RECORDS, positions, limit=CATCH_UP):
-            for entry in entries:
-                positions[entry.partition] = entry.offset + 1
-            await self._ledger.apply([decode_record(entry.value) for entry in entries], positions)
+        await RecordFollower(self._log, self._ledger).catch_up()
         return sum((await self._log.end(TOPIC_RECORDS)).values())
 
     async def _refresh(self) -> None:
@@ -242,11 +287,13 @@ class Dispatcher:
             await self._apply_table(change)
 
     async def _apply_table(self, change: TableChange) -> None:
-        scheduler, commands = self._scheduler, self.commands
+        scheduler, commands, gate = self._scheduler, self.commands, self._gate
         assert scheduler is not None
+        assert gate is not None
         stats = {stat.function_uid for stat in await self._ledger.queue_stats()}
         for function in (*change.added, *change.changed):
             scheduler.put(function, waiting=function.uid in stats)
+            gate.close(function)
         for function in change.removed:
             await commands.cancel_function(function.uid, function.name)
         if change.first:
@@ -271,11 +318,20 @@ class Dispatcher:
 
     async def _follow_registry(self) -> None:
         async for _ in self._registry.watch():
-            await self._refresh()
+            while True:
+                try:
+                    await self._refresh()
+                except Unavailable as error:
+                    log.warning("the functions cannot be read", action="refresh_retry", error=error.message)
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    break
 
     async def _reconcile(self, scheduler: Scheduler, outcomes: Outcomes) -> None:
         async def turn() -> None:
             await outcomes.reconcile()
+            if self._gate is not None:
+                await self._gate.tidy(self._functions.table.by_uid)
             counts = await self._ledger.counts()
             for uid, lane in scheduler.admission.lanes.items():
                 waiting = counts.get(uid, {}).get(Phase.QUEUED, 0)
@@ -292,6 +348,7 @@ class Dispatcher:
         await every(TICK_S, turn)
 
     def _measure(self, scheduler: Scheduler) -> None:
+        self._metrics.pending.set(scheduler.slots.pending)
         for lane in scheduler.admission.lanes.values():
             self._metrics.running.labels(lane.function.name).set(lane.running)
 
@@ -317,6 +374,7 @@ class Dispatcher:
             paused=function.paused,
             concurrency=function.limits.concurrency,
             running=lane.running if lane is not None else 0,
+            pending=scheduler.slots.pending_of(function.uid) if scheduler is not None else 0,
             phases=phases,
             waiting_for=scheduler.why_waiting(function.uid, now) if scheduler is not None else "",
             batch=suggestion,

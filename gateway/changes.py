@@ -155,6 +155,9 @@ class PendingSubmissions:
         """The ledger has it now (or the append failed)."""
         self._records.pop(invocation, None)
 
+    def count(self, function_uid: str) -> int:
+        return sum(record.function_uid == function_uid for record in self._records.values())
+
     def all(self) -> list[Record]:
         """Newest first."""
         return list(reversed(self._records.values()))

@@ -16,7 +16,7 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.errors import Conflict, InvalidInput, OutOfSpace, PenstockError, Unavailable
@@ -76,6 +76,9 @@ class Layout:
 class Credentials:
     user: str
     token: str
+    #: The key pair of S3; "" until S3 was served for the first time.
+    s3_access_key: str = ""
+    s3_secret_key: str = ""
 
 
 @contextmanager
@@ -217,14 +220,29 @@ def read_credentials(path: Path) -> Credentials | None:
             "delete it and a new credential is made",
             where=str(path),
         )
-    return Credentials(user, token)
+    return Credentials(user, token, str(document.get("s3_access_key", "")), str(document.get("s3_secret_key", "")))
 
 
-def keep_credentials(path: Path, server: str, known: Credentials | None) -> Credentials:
-    """Write the file with the server's address; the token is generated once and survives restarts."""
+def keep_credentials(path: Path, server: str, known: Credentials | None, *, s3_endpoint: str = "") -> Credentials:
+    """Write the file with the server's address; the token is generated once and survives restarts.
+
+    With `s3_endpoint` the key pair of S3 too, generated likewise.
+    """
     credentials = known or Credentials(USER, secrets.token_hex(_TOKEN_BYTES))
+    if s3_endpoint and not (credentials.s3_access_key and credentials.s3_secret_key):
+        credentials = replace(
+            credentials, s3_access_key=secrets.token_hex(10).upper(), s3_secret_key=secrets.token_hex(20)
+        )
+    values = {
+        "server": server,
+        "user": credentials.user,
+        "token": credentials.token,
+        "s3_endpoint": s3_endpoint,
+        "s3_access_key": credentials.s3_access_key,
+        "s3_secret_key": credentials.s3_secret_key,
+    }
     try:
-        write_private(path, _toml(server=server, user=credentials.user, token=credentials.token))
+        write_private(path, _toml(**{name: value for name, value in values.items() if value}))
     except OSError as error:
         raise translated(error, path, "the credentials file cannot be written") from error
     return credentials

@@ -7,18 +7,25 @@ is still the one that the plan was made against.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from gateway import permits
+from gateway.access import OWNER_NAME, Caller, allowed_users, owner_name, visibility
+from gateway.bucket_book import BucketBook, BucketEntry
+from gateway.intents import Intents
 from penstock import answers
 from penstock.clock import now_ms
-from penstock.errors import InvalidInput
-from penstock.fdl import Draft, Start, cycles, parse_document
+from penstock.errors import InvalidInput, NotFound
+from penstock.fdl import Draft, Start, cycles, parse_document, parse_service
 from penstock.model import SYSTEM_BUCKET, Function, StorageIO
 from penstock.ports import ObjectStore, Registry
+from penstock.settings_gateway import GatewayGroup
 
 #: Makes a folder of a bucket visible to people; (bucket, folder). Only a directory store has such a thing.
 MakeFolder = Callable[[str, str], Awaitable[None]]
@@ -121,29 +128,120 @@ def make_plan(drafts: Iterable[Draft], deployed: Iterable[Function], warnings: I
 
 
 class Deployer:
-    def __init__(self, *, registry: Registry, store: ObjectStore, make_folder: MakeFolder | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: ObjectStore,
+        make_folder: MakeFolder | None = None,
+        book: BucketBook | None = None,
+        settings: GatewayGroup | None = None,
+        require_image: bool = False,
+    ) -> None:
         self._registry = registry
         self._store = store
         self._make_folder = make_folder
+        self._book = book or BucketBook(store)
+        self._intents = Intents(store=store, registry=registry, book=self._book)
+        self._settings = settings or GatewayGroup()
+        self._require_image = require_image
 
     async def plan(self, text: str, read_script: Callable[[str], str] | None) -> Plan:
         """Parse and plan; nothing is changed. With `read_script` None each `script` is the text itself.
 
         Raises InvalidInput.
         """
-        document = parse_document(text, read_script=read_script, require_image=False)
+        document = parse_document(text, read_script=read_script, require_image=self._require_image)
         return make_plan(document.functions, await self._registry.list(), document.warnings)
 
+    async def plan_service(self, body: Mapping[str, Any]) -> Plan:
+        """As `plan`, for one service in the API's JSON."""
+        draft = parse_service(body, require_image=self._require_image)
+        return make_plan([draft], await self._registry.list(), draft.warnings)
+
+    async def permit(self, plan: Plan, caller: Caller) -> Plan:
+        """The plan as this caller may carry it out, what is new being his. Raises as `permits.check`."""
+        entries = await self._book.all()
+        there = {bucket: entries.get(bucket, BucketEntry()) for bucket in await self._store.buckets()}
+        there |= entries
+        deployed = await self._registry.list()
+        steps = []
+        for step in plan.steps:
+            permits.check(caller, step.function, step.base, deployed=deployed, buckets=there, settings=self._settings)
+            steps.append(_owned(step, caller))
+        wanted = {bucket for step in steps for bucket in permits.buckets_of(step.function)} - set(there)
+        permits.check_bucket_quota(caller, entries, len(wanted), self._settings)
+        return Plan(steps=tuple(steps), warnings=plan.warnings)
+
     async def apply(self, plan: Plan) -> answers.Applied:
-        """Carry a plan out. Raises Conflict or AlreadyExists when somebody else deployed meanwhile."""
+        """Carry a plan out. Raises Conflict or AlreadyExists when somebody else deployed meanwhile; what this made is
+        undone then.
+        """
         changing = [step for step in plan.steps if step.action != "unchanged"]
-        for entry in {entry.path: entry for step in changing for entry in _own_entries(step.function)}.values():
-            await self._store.create_bucket(entry.bucket)
-            if entry.folder and self._make_folder is not None:
-                await self._make_folder(entry.bucket, entry.folder)
-        start_ms = await self._store_now() if any(step.base is None for step in changing) else 0
-        done = [(step, await self._put(step, start_ms)) for step in plan.steps]
+        makers = {bucket: step.function for step in reversed(changing) for bucket in permits.buckets_of(step.function)}
+        there = set(await self._store.buckets()) if makers else set()
+        fresh = [bucket for bucket in sorted(makers) if bucket not in there]
+        markers = await self._missing_markers(changing, there)
+        async with self._intents.making(fresh, markers):
+            for bucket in fresh:
+                await self._book.claim(bucket, _entry_for(makers[bucket]))
+                await self._store.create_bucket(bucket)
+            for bucket, marker in markers:
+                await self._store.write(bucket, marker, b"")
+            await self._show_folders(changing)
+            start_ms = await self._store_now() if any(step.base is None for step in changing) else 0
+            done = [(step, await self._put(step, start_ms)) for step in plan.steps]
         return _told(done, plan.warnings)
+
+    async def _missing_markers(self, changing: list[Step], there: set[str]) -> list[tuple[str, str]]:
+        """The empty objects that show folders where the store has them, as OSCAR makes them."""
+        if not self._store.capabilities.folder_markers:
+            return []
+        places = {(entry.bucket, entry.key_prefix) for step in changing for entry in _own_entries(step.function)}
+        return [
+            (bucket, prefix)
+            for bucket, prefix in sorted(places)
+            if prefix and (bucket not in there or not await self._exists(bucket, prefix))
+        ]
+
+    async def _exists(self, bucket: str, key: str) -> bool:
+        try:
+            await self._store.head(bucket, key)
+        except NotFound:
+            return False
+        return True
+
+    async def _show_folders(self, changing: list[Step]) -> None:
+        if self._make_folder is None:
+            return
+        for entry in {entry.path: entry for step in changing for entry in _own_entries(step.function)}.values():
+            if entry.folder:
+                await self._make_folder(entry.bucket, entry.folder)
+
+    async def remove(self, name: str) -> Function:
+        """Delete a function. Its buckets and objects stay; the markers of folders that nobody else uses go. Raises
+        NotFound.
+        """
+        gone = await self._registry.delete(name)
+        if self._store.capabilities.folder_markers:
+            used = {
+                (entry.bucket, entry.key_prefix) for one in await self._registry.list() for entry in _own_entries(one)
+            }
+            for entry in _own_entries(gone):
+                if entry.folder and (entry.bucket, entry.key_prefix) not in used:
+                    await self._drop_marker(entry.bucket, entry.key_prefix)
+        return gone
+
+    async def _drop_marker(self, bucket: str, key: str) -> None:
+        try:
+            if (await self._store.head(bucket, key)).size == 0:
+                await self._store.delete(bucket, key)
+        except NotFound:
+            return
+
+    async def recover(self, *, older_s: float) -> int:
+        """Settle deployments that were cut off. Raises Unavailable."""
+        return await self._intents.recover(now_ms(), older_s=older_s)
 
     async def pause(self, name: str, *, paused: bool) -> None:
         """Raises NotFound, Conflict."""
@@ -171,6 +269,29 @@ class Deployer:
         """The time by the store's clock (ms), which may differ from ours, and on a disk is coarser than ours."""
         await self._store.create_bucket(SYSTEM_BUCKET)
         return (await self._store.write(SYSTEM_BUCKET, CLOCK_KEY, b"")).arrived_ms
+
+
+def _owned(step: Step, caller: Caller) -> Step:
+    """What the server decides about a function: whose it is, and the name that labels show."""
+    function, base = step.function, step.base
+    name = (base.definition.get("labels") or {}).get(OWNER_NAME, "") if base is not None else owner_name(caller.display)
+    given = {key: value for key, value in (function.definition.get("labels") or {}).items() if key != OWNER_NAME}
+    definition = {**function.definition, "labels": {**given, **({OWNER_NAME: name} if name else {})}}
+    owner = base.owner if base is not None else caller.uid
+    return dataclasses.replace(step, function=msgspec.structs.replace(function, owner=owner, definition=definition))
+
+
+def _entry_for(function: Function) -> BucketEntry:
+    """A bucket made for a function is shared as the function is."""
+    seen = visibility(function)
+    return BucketEntry(
+        owner=function.owner,
+        owner_name=str((function.definition.get("labels") or {}).get(OWNER_NAME, "oscar")),
+        visibility=seen,
+        allowed_users=tuple(allowed_users(function)) if seen == "restricted" else (),
+        from_service=function.name,
+        created_ms=now_ms(),
+    )
 
 
 def _own_entries(function: Function) -> list[StorageIO]:

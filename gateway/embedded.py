@@ -27,15 +27,24 @@ from dispatcher.settings import DispatcherSettings
 from gateway import datadir
 from gateway.api.context import Services
 from gateway.api.server import address_of, bind, serving
+from gateway.bucket_book import BucketBook
 from gateway.changes import ChangeHub
 from gateway.datadir import Layout
 from gateway.deploy import Deployer, ScriptFiles
 from gateway.folders import folder_maker
 from gateway.housekeeping import Housekeeping
+from gateway.oidc.opening import open_verifier
+from gateway.s3.access import S3Access, s3_access_of
+from gateway.s3.service import S3Server, bind_s3
+from gateway.s3.service import opened as s3_opened
+from gateway.storage import open_storage
+from gateway.table import FunctionTable
+from gateway.tidy import tidy as tidy_gateway
 from penstock import __version__
 from penstock.clock import now_ms
 from penstock.errors import InvalidInput
 from penstock.observability import Metrics
+from penstock.ports import ObjectStore, Registry
 from penstock.settings import Settings
 from penstock.tasks import Supervisor, every
 from penstock.wiring import EmbeddedParts, embedded_parts
@@ -68,7 +77,9 @@ class Embedded:
         self._began = time.monotonic()
         self._address = ""
         self._layout: Layout | None = None
+        self._dispatcher: Dispatcher | None = None
         self._services: Services | None = None
+        self._s3: S3Server | None = None
 
     # ---- what others ask
 
@@ -86,6 +97,11 @@ class Embedded:
     def services(self) -> Services:
         assert self._services is not None, "not open"
         return self._services
+
+    @property
+    def s3_pid(self) -> int | None:
+        """The process that serves S3; None where and while there is none."""
+        return self._s3.pid if self._s3 is not None else None
 
     def waiting_for(self) -> list[str]:
         return [name for name, event in self._parts_up.items() if not event.is_set()]
@@ -126,7 +142,8 @@ class Embedded:
         """Take nothing new and wait for what runs; True = everything ended in time."""
         self._stopping = True
         log.info("stopping: running items may end", action="drain", seconds=seconds)
-        ended = await self.services.dispatcher.drain(seconds)
+        assert self._dispatcher is not None, "not open"
+        ended = await self._dispatcher.drain(seconds)
         if not ended:
             log.warning("running items did not end in time and are killed", action="drain_timeout", seconds=seconds)
         return ended
@@ -139,13 +156,16 @@ class Embedded:
         known = datadir.read_credentials(layout.credentials)
         sock = stack.enter_context(_closing(bind(settings.http.listen, allow_remote=settings.http.allow_remote)))
         self._address, port = address_of(sock)
-        credentials = datadir.keep_credentials(layout.credentials, self._address, known)
+        s3_socket = self._bind_s3()
+        s3_endpoint = address_of(s3_socket)[0] if s3_socket is not None else ""
+        credentials = datadir.keep_credentials(layout.credentials, self._address, known, s3_endpoint=s3_endpoint)
+        s3_access = s3_access_of(s3_endpoint, credentials)
         metrics = Metrics()
         metrics.build.labels(__version__).set(1)
         parts = await stack.enter_async_context(
             embedded_parts(buckets=layout.buckets, databases=layout.db, settle_s=settings.watcher.settle_s)
         )
-        await self._deploy_files(parts, layout)
+        await self._deploy_files(parts)
         runner = await self._open_runner(parts, layout)
         dispatcher = Dispatcher(
             log=parts.log,
@@ -156,7 +176,10 @@ class Embedded:
             settings=DispatcherSettings(**settings.dispatcher.model_dump()),
             metrics=metrics.registry,
         )
+        self._dispatcher = dispatcher
         changes = ChangeHub(metrics, buffer=settings.http.changes_buffer)
+        table = FunctionTable(parts.registry)
+        oidc = await stack.enter_async_context(open_verifier(settings.gateway))
         self._services = services = Services(
             settings=settings,
             credentials=credentials,
@@ -165,9 +188,12 @@ class Embedded:
             settle_s=settings.watcher.settle_s,
             log=parts.log,
             ledger=parts.ledger,
-            registry=parts.registry,
+            registry=table,
             runner=runner,
             dispatcher=dispatcher,
+            book=BucketBook(parts.store),
+            storage=open_storage(s3_access, lambda: self._address),
+            oidc=oidc,
             make_folder=folder_maker(layout.buckets),
             changes=changes,
             metrics=metrics,
@@ -175,10 +201,13 @@ class Embedded:
             uptime=lambda: time.monotonic() - self._began,
             waiting_for=self.waiting_for,
             stopping=lambda: self._stopping,
+            s3=s3_access,
         )
         watcher = await self._open_watcher(services, parts, layout)
         stack.push_async_callback(self._supervisor.close)
         self._start_parts(services, watcher)
+        if s3_socket is not None and s3_access is not None:
+            await self._open_s3(s3_socket, layout, s3_access)
         await stack.enter_async_context(serving(services, sock))
         stack.enter_context(datadir.announced(port, self._address, layout.credentials))
 
@@ -200,10 +229,17 @@ class Embedded:
             await asyncio.sleep(min(FIRST_TIDY_S, settings.history.interval_s))
             await every(settings.history.interval_s, lambda: housekeeping.turn(now_ms()))
 
-        supervisor.start("changes", services.changes.run(services.dispatcher.changes()))
-        supervisor.start("dispatcher", services.dispatcher.run(dispatcher_up))
+        dispatcher = self._dispatcher
+        assert dispatcher is not None, "not open"
+        supervisor.start("functions", services.registry.run())
+        supervisor.start("changes", services.changes.run(dispatcher.changes()))
+        supervisor.start("dispatcher", dispatcher.run(dispatcher_up))
         supervisor.start("watcher", watcher.run(watcher_up))
         supervisor.start("housekeeping", tidy())
+        deployer = self._deployer(services.registry, services.store)
+        turn = settings.history.interval_s
+        keep = settings.history
+        supervisor.start("tidy", every(turn, lambda: tidy_gateway(deployer, services.store, keep, now_ms())))
 
     async def _open_runner(self, parts: EmbeddedParts, layout: Layout) -> ProcessRunner:
         runner = await ProcessRunner.open(
@@ -216,6 +252,20 @@ class Embedded:
         # Whatever was to be waited for was waited for in `drain`: what still runs here is killed with its children.
         self._stack.push_async_callback(runner.close, drain_s=0.0)
         return runner
+
+    def _bind_s3(self) -> socket.socket | None:
+        """The port of S3 when it is wanted, bound as early as the other one."""
+        wanted = self._settings
+        if not wanted.up.s3:
+            return None
+        sock = bind_s3(wanted.up.s3_listen, allow_remote=wanted.http.allow_remote)
+        return self._stack.enter_context(_closing(sock))
+
+    async def _open_s3(self, sock: socket.socket, layout: Layout, access: S3Access) -> None:
+        server = self._s3 = await self._stack.enter_async_context(s3_opened(sock, layout.buckets, access))
+        self._stack.push_async_callback(self._supervisor.close)
+        up = self._parts_up["s3"] = asyncio.Event()
+        self._supervisor.start("s3", server.run(up))
 
     async def _open_watcher(self, services: Services, parts: EmbeddedParts, layout: Layout) -> Watcher:
         wanted = self._settings.watcher
@@ -238,9 +288,20 @@ class Embedded:
             ),
         )
 
-    async def _deploy_files(self, parts: EmbeddedParts, layout: Layout) -> None:
+    def _deployer(self, registry: Registry, store: ObjectStore) -> Deployer:
+        assert self._layout is not None, "not open"
+        return Deployer(
+            registry=registry,
+            store=store,
+            make_folder=folder_maker(self._layout.buckets),
+            settings=self._settings.gateway,
+        )
+
+    async def _deploy_files(self, parts: EmbeddedParts) -> None:
         """The files of `--apply`, before anything can be routed by an older definition."""
-        deployer = Deployer(registry=parts.registry, store=parts.store, make_folder=folder_maker(layout.buckets))
+        deployer = self._deployer(parts.registry, parts.store)
+        # Nobody else deploys here: whatever is not finished was cut off by the end of the previous life.
+        await deployer.recover(older_s=0)
         for path in self._apply:
             try:
                 text = path.read_text(encoding="utf-8")

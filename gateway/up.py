@@ -32,11 +32,15 @@ class UpOptions:
     listen: str | None = None
     allow_remote: bool | None = None
     drain_s: float | None = None
+    s3: bool | None = None
+    s3_listen: str | None = None
     config: Path | None = None
     #: FDL files deployed before anything else runs, all or nothing per file.
     apply: tuple[Path, ...] = ()
     #: Called once everything is up, with the address and the data folder.
     announce: Callable[[str, Path], None] | None = None
+    #: As `announce`, with the address of S3 when it is served.
+    announce_s3: Callable[[str], None] | None = None
 
 
 async def serve(options: UpOptions) -> int:
@@ -58,7 +62,9 @@ def chosen(options: UpOptions) -> Settings:
     """Settings of file and environment with the command line laid over. Raises InvalidInput."""
     settings = load(options.config)
     settings = override(settings, "http", listen=options.listen, allow_remote=options.allow_remote)
-    return override(settings, "up", data=options.data, drain_s=options.drain_s)
+    return override(
+        settings, "up", data=options.data, drain_s=options.drain_s, s3=options.s3, s3_listen=options.s3_listen
+    )
 
 
 async def _entered(platform: Embedded) -> None:
@@ -85,6 +91,8 @@ async def _live(platform: Embedded, signals: _Signals, options: UpOptions, drain
             log.info("everything is up", action="ready", address=platform.address, data=str(platform.data))
             if options.announce is not None:
                 options.announce(platform.address, platform.data)
+            if options.announce_s3 is not None and platform.services.s3 is not None:
+                options.announce_s3(platform.services.s3.endpoint)
             await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             await running  # raises what broke

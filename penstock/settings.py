@@ -21,7 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from penstock.errors import InvalidInput
+from penstock.settings_gateway import GatewayGroup
+from penstock.settings_hooks import HooksGroup
+from penstock.settings_jobs import JobsGroup
+from penstock.settings_notify import NotifyGroup
 from penstock.settings_production import KafkaGroup, KubernetesGroup, S3Group, ServiceGroup, StateGroup
+from penstock.settings_scaler import ScalerGroup
 
 PREFIX = "PENSTOCK_"
 CONFIG_VARIABLE = "PENSTOCK_CONFIG"
@@ -152,6 +157,10 @@ class UpSettings(_Group):
     """The data folder, made if it is missing. Below the current folder, so that trying Penstock leaves one folder."""
     drain_s: float = Field(default=30.0, ge=0)
     """Seconds that running items get at a stop before they are killed and run again at the next start."""
+    s3: bool = False
+    """Serve the buckets as S3 too, through rclone (the extra `penstock[s3]`). Off, because most need it not."""
+    s3_listen: str = "127.0.0.1:9000"
+    """Host and port of S3, with `s3`. Loopback as above, and the port that MinIO has; port 0 = any free one."""
 
 
 class Settings(BaseSettings):
@@ -178,6 +187,11 @@ class Settings(BaseSettings):
     kubernetes: KubernetesGroup = KubernetesGroup()
     state: StateGroup = StateGroup()
     service: ServiceGroup = ServiceGroup()
+    jobs: JobsGroup = JobsGroup()
+    notify: NotifyGroup = NotifyGroup()
+    gateway: GatewayGroup = GatewayGroup()
+    scaler: ScalerGroup = ScalerGroup()
+    hooks: HooksGroup = HooksGroup()
 
     @classmethod
     def settings_customise_sources(

@@ -10,16 +10,15 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from penstock.errors import InvalidInput
 from penstock.quantity import cpu_millis, memory_bytes
+from scaler.fields import Fields
 from scaler.model import Amounts, Labels, Taint
 from scaler.pools import Billing, Caps, Fleet, Options, Pool, PowerModel, Spare
 
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _KNOWN = ("cpu", "memory", "ephemeral-storage", "pods")
 _EXTENDED = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _HUGE = re.compile(r"hugepages-[0-9]+[KMGT]i")
@@ -47,8 +46,12 @@ def read_fleet(path: Path) -> Fleet:
 
 
 def parse_fleet(document: object) -> Fleet:
-    """Check a document {"pools": [...], "options": {...}}. Raises InvalidInput."""
-    top = _Fields(document, "")
+    """Check a document {"pools": [...], "options": {...}}. Raises InvalidInput.
+
+    A section "drivers" is left to `scaler.drivers.configuration`.
+    """
+    top = Fields(document, "")
+    top.take("drivers", None)
     pools = tuple(_pool(entry, f"pools[{number}]") for number, entry in enumerate(top.sequence("pools")))
     if not pools:
         raise InvalidInput("there is no pool; name at least one", where="pools")
@@ -57,81 +60,6 @@ def parse_fleet(document: object) -> Fleet:
     _check_overlap(pools)
     _check_caps(options.caps, pools)
     return Fleet(pools=pools, options=options)
-
-
-class _Fields:
-    """A mapping being read: what is left over at the end is a mistake, with the nearest right name."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, Mapping):
-            raise InvalidInput("must be a mapping of names to values", where=where or "the file")
-        # YAML reads a bare "off" as false; here it is the name of a power.
-        self._left: dict[str, Any] = {"off" if key is False else str(key): entry for key, entry in value.items()}
-        self._where = where
-        self._asked: list[str] = []
-
-    def __contains__(self, name: str) -> bool:
-        return self._left.get(name) is not None
-
-    def path(self, name: str) -> str:
-        return f"{self._where}.{name}" if self._where else name
-
-    def take(self, name: str, default: Any) -> Any:
-        self._asked.append(name)
-        return self._left.pop(name, default)
-
-    def need(self, name: str, what: str) -> Any:
-        value = self.take(name, None)
-        if value is None:
-            raise InvalidInput(f"is missing; give {what}", where=self.path(name))
-        return value
-
-    def sequence(self, name: str) -> list[Any]:
-        value = self.take(name, [])
-        if not isinstance(value, list):
-            raise InvalidInput("must be a list", where=self.path(name))
-        return value
-
-    def whole(self, name: str, default: int) -> int:
-        value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InvalidInput(f"{value!r} is not a whole number of 0 or more", where=self.path(name))
-        return value
-
-    def number(self, name: str, default: float) -> float:
-        value = self.take(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise InvalidInput(f"{value!r} is not a number of 0 or more", where=self.path(name))
-        return float(value)
-
-    def time(self, name: str, default_ms: int) -> int:
-        value = self.take(name, None)
-        return default_ms if value is None else parse_time(value, where=self.path(name))
-
-    def done(self) -> None:
-        for name in self._left:
-            near = difflib.get_close_matches(name, self._asked, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(self._asked)}"
-            raise InvalidInput(f"is not a field here; {hint}", where=self.path(name))
-
-
-def parse_time(value: object, *, where: str) -> int:
-    """Milliseconds from seconds or from text with a unit. Raises InvalidInput."""
-    right = 'give 0 or more seconds, or a text like "90s", "5m" or "2h"'
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not 0 <= value < 10**12:
-            raise InvalidInput(f"{value!r} is negative or too large; {right}", where=where)
-        return round(value * 1000)
-    match = (
-        re.fullmatch(r"\s*(-?[0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)\s*", value)
-        if isinstance(value, str)
-        else None
-    )
-    if match is None:
-        raise InvalidInput(f"{value!r} is not a time; {right}", where=where)
-    if match[1].startswith("-"):
-        raise InvalidInput(f"{value!r} is negative; {right}", where=where)
-    return round(float(match[1]) * _UNITS[match[2]])
 
 
 def parse_amounts(value: object, *, where: str, known: Amounts | None = None) -> Amounts:
@@ -155,7 +83,7 @@ def parse_amounts(value: object, *, where: str, known: Amounts | None = None) ->
 
 
 def _pool(value: object, where: str) -> Pool:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     name = str(fields.need("name", "a name for the pool"))
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is not a name; use small letters, digits and '-'", where=fields.path("name"))
@@ -213,7 +141,7 @@ def _pool(value: object, where: str) -> Pool:
     return pool
 
 
-def _bounds(fields: _Fields, hosts: tuple[str, ...]) -> tuple[int, int]:
+def _bounds(fields: Fields, hosts: tuple[str, ...]) -> tuple[int, int]:
     smallest = fields.whole("min", 0)
     largest = fields.whole("max", len(hosts)) if hosts else fields.need("max", "the most nodes the pool may have")
     if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
@@ -231,10 +159,10 @@ def _labels(value: object, where: str) -> Labels:
     return tuple(sorted((str(key), str(text)) for key, text in value.items()))
 
 
-def _taints(fields: _Fields, name: str) -> tuple[Taint, ...]:
+def _taints(fields: Fields, name: str) -> tuple[Taint, ...]:
     taints = []
     for number, entry in enumerate(fields.sequence(name)):
-        inner = _Fields(entry, fields.path(f"{name}[{number}]"))
+        inner = Fields(entry, fields.path(f"{name}[{number}]"))
         effect = str(inner.take("effect", "NoSchedule"))
         if effect not in _EFFECTS:
             raise InvalidInput(f"{effect!r} is none of {', '.join(_EFFECTS)}", where=inner.path("effect"))
@@ -245,7 +173,7 @@ def _taints(fields: _Fields, name: str) -> tuple[Taint, ...]:
 
 
 def _power(value: object, where: str) -> PowerModel:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     off, idle = fields.number("off", 0.0), fields.number("idle", 0.0)
     boot, largest = fields.number("boot", idle), fields.number("max", idle)
     fields.done()
@@ -257,7 +185,7 @@ def _power(value: object, where: str) -> PowerModel:
 def _billing(value: object, where: str) -> Billing | None:
     if value is None:
         return None
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     interval, margin = fields.time("interval", 3_600_000), fields.time("margin", 300_000)
     fields.done()
     if interval <= 0:
@@ -268,7 +196,7 @@ def _billing(value: object, where: str) -> Billing | None:
 
 
 def _spare(value: object, where: str, resources: Amounts) -> Spare:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     days = []
     for number, day in enumerate(fields.sequence("days")):
         if str(day).lower()[:3] not in _DAYS:
@@ -294,7 +222,7 @@ def _clock(value: object, where: str) -> int:
 
 
 def _options(value: object) -> Options:
-    fields, plain = _Fields(value, "options"), Options()
+    fields, plain = Fields(value, "options"), Options()
     times = {name: fields.time(name.removesuffix("_ms"), getattr(plain, name)) for name in _TIMES}
     counts = {name: fields.whole(name, getattr(plain, name)) for name in _COUNTS}
     steer = fields.take("steer", plain.steer)
@@ -315,7 +243,7 @@ _COUNTS = ("loss_nodes", "loss_percent", "tries", "steer_slack_percent")
 
 
 def _caps(value: object) -> Caps:
-    fields = _Fields(value, "options.caps")
+    fields = Fields(value, "options.caps")
     nodes = fields.whole("nodes", 0) if "nodes" in fields else None
     watts = fields.number("watts", 0.0) if "watts" in fields else None
     price = fields.number("price_per_hour", 0.0) if "price_per_hour" in fields else None

@@ -13,7 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from penstock.model import FunctionDemand
-from scaler.model import Amounts, Pod, PodKind, PodSpec, Snapshot
+from scaler.model import Amounts, Pod, PodKind, PodSpec, Snapshot, Toleration
+
+#: Come and go with their node.
+_FIXED = frozenset({PodKind.DAEMON, PodKind.MIRROR})
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +75,7 @@ def groups(snapshot: Snapshot, *, backlog: bool) -> list[Group]:
     alike: dict[tuple[PodSpec, bool], list[str]] = {}
     gangs: dict[str, list[Pod]] = {}
     for pod in snapshot.pods:
-        if pod.node or pod.parked or pod.kind is not PodKind.WORK:
+        if pod.node or pod.parked or pod.kind in _FIXED:
             continue
         if pod.gang:
             gangs.setdefault(pod.gang, []).append(pod)
@@ -127,17 +130,28 @@ def _gang(name: str, pods: list[Pod], bound: int) -> Group:
 
 
 def _of_function(demand: FunctionDemand) -> Group | None:
-    """The Jobs that the dispatcher will create for what is queued, capped by the function's concurrency."""
-    items = demand.queued
+    """The Jobs that the dispatcher will create for what is queued, as many as may still run at once."""
+    jobs = -(-demand.queued // max(1, demand.items_per_job))
     if demand.concurrency:
-        items = min(items, max(0, demand.concurrency - demand.running))
-    jobs = -(-items // max(1, demand.items_per_job))
+        jobs = min(jobs, demand.concurrency - demand.running)
     if jobs <= 0:
         return None
     requests = {"cpu": demand.cpu_millis, "memory": demand.memory_bytes, "pods": 1}
-    spec = PodSpec(requests=tuple(sorted((name, amount) for name, amount in requests.items() if amount)))
+    if demand.gpu_resource:
+        requests[demand.gpu_resource] = demand.gpu
+    spec = PodSpec(
+        requests=tuple(sorted((name, amount) for name, amount in requests.items() if amount)),
+        selector=tuple(sorted(demand.node_selector.items())),
+        tolerations=tuple(
+            Toleration(*(str(one.get(field) or usual) for field, usual in _TOLERATION)) for one in demand.tolerations
+        ),
+    )
     owner = f"function/{demand.function_uid}"
     return Group(spec=spec, count=jobs, owners=(owner,), title=f"{jobs} jobs queued for function {demand.function}")
+
+
+#: Fields of a toleration as in a pod's spec, each with what it means when it is not there.
+_TOLERATION = (("key", ""), ("operator", "Equal"), ("value", ""), ("effect", ""))
 
 
 def _pods(count: int) -> str:

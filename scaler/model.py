@@ -58,6 +58,8 @@ class PodKind(enum.StrEnum):
     WORK = "work"
     DAEMON = "daemon"  # comes and goes with its node: no demand, no obstacle
     MIRROR = "mirror"  # static pod of the kubelet
+    #: Its owner said that it may be evicted: demand like any other, and no obstacle where it fits on another node.
+    MOVABLE = "movable"
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):

@@ -92,12 +92,20 @@ def _event(
         if node.state is NodeState.STARTING and not _initialised(sighting, pool):
             return None
         return NodeEvent.SEEN_USED if works else NodeEvent.SEEN_IDLE
+    if node.state is NodeState.STARTING and _failed(machine, listed, node):
+        # Its provider gave it up: no need to wait for the time-out.
+        return NodeEvent.REFUSED
     # A pod that is bound there may run on behind a broken network: such a node is not off, whatever a list says.
     if listed is not None and listed.as_of_ms > node.since_ms and not works:
         gone = machine is None and pool.made and node.state is not NodeState.STARTING
         if gone or (machine is not None and machine.state in _OFF):
             return NodeEvent.SEEN_OFF
     return NodeEvent.NOT_SEEN
+
+
+def _failed(machine: ProviderNode | None, listed: View | None, node: Node) -> bool:
+    newer = listed is not None and listed.as_of_ms > node.since_ms
+    return newer and machine is not None and machine.state is ProviderState.FAILED
 
 
 def _initialised(sighting: Sighting, pool: Pool) -> bool:

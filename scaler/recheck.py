@@ -6,6 +6,8 @@ Whatever changed meanwhile is found here: an answer other than "" means that the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from scaler.budget import Budget
@@ -40,6 +42,38 @@ def recheck(order: NodeOrder, snapshot: Snapshot, fleet: Fleet, *, cordoned_ms: 
     return _start(order, node, pool, snapshot, fleet)
 
 
+def recheck_starts(orders: Sequence[NodeOrder], snapshot: Snapshot, fleet: Fleet) -> dict[str, str]:
+    """As `recheck`, by key, for many orders to go on that were written down together: counted once, bounds shared."""
+    keys = {order.node: order.key for order in orders}
+    nodes = {node.name: node for node in snapshot.nodes}
+    written = {
+        name
+        for name, key in keys.items()
+        if (node := nodes.get(name)) is not None
+        and node.state is NodeState.STARTING
+        and key == f"{name}/{node.generation}"
+    }
+    others = tuple(node for node in snapshot.nodes if node.name not in written)
+    budget = Budget(Situation(replace(snapshot, nodes=others), fleet), {})
+    verdict, why = judge(snapshot, fleet), {}
+    for order in orders:
+        pool, node = fleet.by_name.get(order.pool), nodes.get(order.node)
+        if pool is None:
+            why[order.key] = f"pool {order.pool} is no longer configured"
+        elif reason := verdict.wake(pool):
+            why[order.key] = reason
+        elif node is None or order.node not in written:
+            why[order.key] = f"node {order.node} is {node.state.value if node is not None else 'no longer wanted'}"
+        elif not node.enabled:
+            why[order.key] = f"node {node.name} was disabled"
+        else:
+            allowed, stop = budget.allow_host(pool)
+            why[order.key] = stop
+            if allowed:
+                budget.spend_host(pool)
+    return why
+
+
 def _removal(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot, fleet: Fleet) -> str:
     if node is None:
         return f"node {order.node} has no record"
@@ -51,7 +85,9 @@ def _removal(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot
     if count := situation.work.get(node.name):
         return f"{count} pods run on node {node.name}"
     for reservation in snapshot.reservations:
-        if reservation.node == node.name and reservation.until_ms > snapshot.now_ms:
+        # A node that did not come up keeps no promise: it is switched off for certain, then another serves.
+        promised = node.state is NodeState.DRAINING and reservation.node == node.name
+        if promised and reservation.until_ms > snapshot.now_ms:
             return f"node {node.name} was promised to {len(reservation.owners)} waiting"
     if node.state is NodeState.DRAINING:
         left = sum(other.state in {NodeState.IDLE, NodeState.USED} for other in situation.of_pool[pool.name])

@@ -21,12 +21,16 @@ class Situation:
         self.bound: defaultdict[str, defaultdict[PodSpec, int]] = defaultdict(lambda: defaultdict(int))
         self.work: defaultdict[str, int] = defaultdict(int)
         self._daemons: defaultdict[str, defaultdict[PodSpec, int]] = defaultdict(lambda: defaultdict(int))
+        #: Bound pods that may be evicted.
+        self.movable: defaultdict[str, list[PodSpec]] = defaultdict(list)
         bound, work, kind = self.bound, self.work, PodKind.WORK
         for pod in snapshot.pods:
             if pod.node:
                 bound[pod.node][pod.spec] += 1
                 if pod.kind is kind:
                     work[pod.node] += 1
+                elif pod.kind is PodKind.MOVABLE:
+                    self.movable[pod.node].append(pod.spec)
                 else:
                     self._daemons[pod.node][pod.spec] += 1
         self._eligible: dict[str, list[Node]] = {}

@@ -6,37 +6,67 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class WatcherMetrics:
+    """The second half has values only where an object store sends events: no directory has webhooks or rules."""
+
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.published = Counter(
-            "penstock_watcher_events",
-            "Events appended to the log, by how they came to be known.",
-            ["origin"],
-            registry=registry,
+        self._registry = registry
+        self._watching()
+        self._notifying()
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(f"penstock_watcher_{name}", help_, labels, registry=self._registry)
+
+    def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
+        return Gauge(f"penstock_watcher_{name}", help_, labels, registry=self._registry)
+
+    def _watching(self) -> None:
+        self.published = self._counter("events", "Events appended to the log, by how they came to be known.", "origin")
+        self.repeated = self._counter("repeats", "Sightings of versions that were already published.")
+        self.found = self._counter("reconciler_found", "Objects that a listing found and no event had told of.")
+        self.missed = self._counter(
+            "missed",
+            "Objects found by listing whose event should have come long before: events are being lost.",
         )
-        self.repeated = Counter(
-            "penstock_watcher_repeats", "Sightings of versions that were already published.", registry=registry
-        )
-        self.found = Counter(
-            "penstock_watcher_reconciler_found",
-            "Objects that a listing found and no event had told of.",
-            registry=registry,
-        )
-        self.listed = Counter(
-            "penstock_watcher_listed", "Objects returned by the reconciler's listings.", registry=registry
-        )
-        self.failed_listings = Counter(
-            "penstock_watcher_failed_listings", "Listings that ended with an error.", registry=registry
-        )
-        self.gaps = Counter(
-            "penstock_watcher_gaps", "Times a source reported that it may have lost events.", registry=registry
-        )
-        self.quarantined = Counter(
-            "penstock_watcher_quarantined",
-            "Records that could not become events and were put aside.",
-            registry=registry,
-        )
-        self.worst_case = Gauge(
-            "penstock_watcher_worst_case_detection_seconds",
+        self.listed = self._counter("listed", "Objects returned by the reconciler's listings.")
+        self.failed_listings = self._counter("failed_listings", "Listings that ended with an error.")
+        self.gaps = self._counter("gaps", "Times a source reported that it may have lost events.")
+        self.quarantined = self._counter("quarantined", "Records that could not become events and were put aside.")
+        self.worst_case = self._gauge(
+            "worst_case_detection_seconds",
             "After how many seconds at most an object is found whose event was lost.",
-            registry=registry,
+        )
+
+    def _notifying(self) -> None:
+        self.requests = self._counter("webhook_requests", "Webhook requests answered, by status.", "status")
+        self.ignored = self._counter(
+            "ignored", "Records that are understood and no news: deletions, tagging, folder markers."
+        )
+        self.listening = self._gauge("listening", "1 while the object store is listened to over HTTP.")
+        self.listen_breaks = self._counter("listen_breaks", "Times that listening over HTTP broke off.")
+        self.rules_written = self._counter("rules_written", "Times that a bucket's notification rules were written.")
+        self.rules_repaired = self._counter(
+            "rules_repaired", "Times that rules of ours had been changed or removed by somebody, and were set again."
+        )
+        self.rules_failing = self._gauge("rules_failing", "Buckets whose notification rules cannot be kept now.")
+        self.targets_missing = self._gauge(
+            "targets_missing", "1 for a notification target that the object store does not have.", "arn"
+        )
+        self.canary_sent = self._counter("canary_sent", "Canary objects written.")
+        self.canary_failed = self._counter("canary_failed", "Canary objects that could not be written.")
+        self.canary_lost = self._counter(
+            "canary_lost", "Canary objects whose event did not come in time, by the way it should have come.", "way"
+        )
+        self.canary_seconds = self._gauge(
+            "canary_seconds", "Seconds from writing the last canary object to its event, by way.", "way"
+        )
+        self.canary_silence = self._gauge(
+            "canary_silence_seconds", "Seconds since the event of a canary object last came, by way.", "way"
+        )
+        self.store_lost = self._gauge(
+            "store_lost_events",
+            "Events that the object store says it dropped or failed to send, since its start, by its counter.",
+            "counter",
+        )
+        self.store_queued = self._gauge(
+            "store_queued_events", "Events that wait in the object store's own queue, all targets together."
         )

@@ -56,6 +56,8 @@ class Scope(msgspec.Struct, kw_only=True):
     again_ms: int = 0
     cost_s: float = 0.0
     keys: int = 0
+    #: Since when events should have told of everything here (store's clock), 0 = not yet.
+    told_since_ms: int = 0
     #: Failures in a row, and not before when the next try.
     failures: int = 0
     not_before_ms: int = 0
@@ -147,12 +149,15 @@ def note_failure(scope: Scope, policy: Policy, scopes: int, now_ms: int) -> None
 def worst_case_s(scopes: Collection[Scope], policy: Policy) -> float:
     """After how many seconds at most an object is found whose event was lost without a gap being noticed.
 
-    The longest interval, plus every other listing that may be in the way, plus that listing itself.
+    The longest interval, plus every other listing that may be in the way, plus that listing itself, with the pauses
+    that the budget of keys asks for.
     """
     if not scopes:
         return 0.0
     longest = max(full_interval_s(scope, policy, len(scopes)) for scope in scopes)
-    return longest + sum(scope.cost_s for scope in scopes)
+    keys = sum(scope.keys for scope in scopes)
+    pauses = 60.0 * keys / policy.keys_per_minute if policy.keys_per_minute else 0.0
+    return longest + pauses + sum(scope.cost_s for scope in scopes)
 
 
 def note_news(scope: Scope, keys: Iterable[str], policy: Policy, now_ms: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 import structlog
@@ -20,13 +20,15 @@ from penstock.clock import now_ms
 from penstock.codec import encode
 from penstock.errors import InvalidInput, Unavailable
 from penstock.model import TOPIC_DEAD, TOPIC_EVENTS, BucketEvent, DeadLetter, Function
-from penstock.ports import ChangeKind, EventLog, Gap, LogEntry, ObjectStore, Registry, Source
+from penstock.ports import ChangeKind, Delivery, EventLog, Gap, LogEntry, ObjectStore, Registry, Source
 from penstock.tasks import Supervisor
 from watcher.interest import Interest
+from watcher.listing import Listing
 from watcher.metrics import WatcherMetrics
 from watcher.reconciler import Reconciler
 from watcher.schedule import Policy
 from watcher.seen import SeenStore, versions_of
+from watcher.sources.closing import finish
 
 log = structlog.get_logger("watcher")
 
@@ -34,7 +36,10 @@ T = TypeVar("T")
 
 
 class Watcher:
-    """`first_pause_s` and `longest_pause_s` bound the waits while the log does not take events."""
+    """`first_pause_s` and `longest_pause_s` bound the waits while the log does not take events. `listing` is how
+    buckets are listed, if not by `store.list`. `learn` is told the functions before their inputs are watched. `on_gap`
+    hears of the gaps that the source tells.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,9 @@ class Watcher:
         policy: Policy | None = None,
         first_pause_s: float = 0.2,
         longest_pause_s: float = 15.0,
+        listing: Listing | None = None,
+        learn: Callable[[Collection[Function]], None] = lambda _functions: None,
+        on_gap: Callable[[Gap], None] = lambda _gap: None,
     ) -> None:
         self._source = source
         self._log = log
@@ -58,7 +66,15 @@ class Watcher:
         self._functions: dict[str, Function] = {}
         self._interest = Interest(())
         self._publishing = asyncio.Lock()
-        self.reconciler = Reconciler(store=store, seen=seen, publish=self.publish, metrics=self._metrics, policy=policy)
+        self._learn = learn
+        self._on_gap = on_gap
+        #: Set once the functions are known. News from before would be taken for unwanted.
+        self._informed = asyncio.Event()
+        #: Why events cannot be saved right now, "" = they can.
+        self.trouble = ""
+        self.reconciler = Reconciler(
+            store=store, seen=seen, publish=self.publish, metrics=self._metrics, policy=policy, listing=listing
+        )
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Run until cancelled; raises when one of the loops ends. `ready` is set when every input is watched (what
@@ -90,21 +106,34 @@ class Watcher:
     async def _apply(self) -> None:
         """Watch first, list afterwards: what appears in between is told of, what was there before is listed."""
         old, self._interest = self._interest, Interest(self._functions.values())
+        self._informed.set()
+        self._learn(self._functions.values())
         await self._source.watch_buckets(self._interest.buckets, self._interest.prefixes)
         self.reconciler.watch(self._interest.prefixes)
         for bucket in self._interest.widened(old):
-            self.reconciler.request(bucket, "a function was added or changed")
+            self.reconciler.request(bucket, "a function was added or changed", anew=True)
 
     # What enters the log
 
     async def _follow_source(self) -> None:
-        async for news in self._source.events():
-            if isinstance(news, Gap):
-                self._metrics.gaps.inc()
-                log.warning("events may be missing; listing", action="gap", bucket=news.bucket, why=news.why)
-                self.reconciler.request(news.bucket, "gap")
-            else:
-                await self.publish(news)
+        await self._informed.wait()
+        events = self._source.events()
+        try:
+            async for news in events:
+                await self._take(news)
+        finally:
+            await finish(events)
+
+    async def _take(self, news: list[BucketEvent] | Gap) -> None:
+        if isinstance(news, Gap):
+            self._metrics.gaps.inc()
+            log.warning("events may be missing; listing", action="gap", bucket=news.bucket, why=news.why)
+            self._on_gap(news)
+            self.reconciler.request(news.bucket, "gap")
+            return
+        await self.publish(news)
+        if isinstance(news, Delivery):
+            news.settle()
 
     async def publish(self, events: Sequence[BucketEvent]) -> int:
         """Append what is wanted and was not published before; returns how many. Waits while the log cannot take it."""
@@ -147,9 +176,13 @@ class Watcher:
         pause, longest = self._pauses_s
         while True:
             try:
-                return await call()
+                done = await call()
             except Unavailable as error:
+                self.trouble = error.message
                 log.warning("events cannot be saved now; trying again", action="append_retry", error=error.message)
+            else:
+                self.trouble = ""
+                return done
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(2 * pause, longest)
 

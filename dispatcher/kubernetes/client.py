@@ -52,6 +52,11 @@ class JobApi:
         self._maps = f"{core}/configmaps"
         self._secrets = f"{core}/secrets"
         self._events = f"{core}/events"
+        self._beside = {
+            "ConfigMap": self._maps,
+            "Secret": self._secrets,
+            "PersistentVolumeClaim": f"{core}/persistentvolumeclaims",
+        }
         self.jobs: Follower[Job] = Follower(client, self._jobs, Job, selector=SELECTOR)
         self.pods: Follower[Pod] = Follower(client, self._pods, Pod, selector=SELECTOR)
 
@@ -85,12 +90,11 @@ class JobApi:
         return found.uid
 
     async def put(self, document: Json) -> None:
-        """Create a ConfigMap or Secret whose name stands for its content; one that is there already is the same.
-        Raises as `create_job`.
+        """Create a ConfigMap or Secret whose name stands for its content, or a volume's claim; one that is there
+        already is the same. Raises as `create_job`.
         """
-        path = self._secrets if document["kind"] == "Secret" else self._maps
         try:
-            await self._client.request("POST", path, encode(document), accept=META_ONLY)
+            await self._client.request("POST", self._beside[document["kind"]], encode(document), accept=META_ONLY)
         except AlreadyExists:
             return
         except NotFound as error:

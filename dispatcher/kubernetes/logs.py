@@ -1,6 +1,5 @@
-"""The live output of a Job's script, through the API server, from the moment its container starts to its end.
-
-History is not here: `output` archives each item's log in the object store, where it outlives the pod.
+"""The output of a Job's script: live through the API server from the moment its container starts to its end, and after
+that from the archive, where `output` put it and where it outlives the pod.
 """
 
 from __future__ import annotations
@@ -8,25 +7,44 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from dispatcher.kubernetes.archive import archived_log
 from dispatcher.kubernetes.board import Board
 from dispatcher.kubernetes.client import JobApi
 from dispatcher.kubernetes.entry import Entry
 from dispatcher.kubernetes.manifest import USER
 from dispatcher.kubernetes.status import End
 from penstock.errors import InvalidInput, NotFound
+from penstock.ports import ObjectStore
 
 _POLL_S = 0.25
 
 
 class LogReader:
-    def __init__(self, api: JobApi, board: Board) -> None:
+    def __init__(self, api: JobApi, board: Board, archive: ObjectStore | None = None) -> None:
         self._api = api
         self._board = board
+        self._archive = archive
         self._closed = False
 
     async def read(self, name: str, invocation: str, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
-        """From a byte offset. Raises NotFound (no such item in a Job here), Unavailable."""
+        """From a byte offset. Raises NotFound (no such item here nor there), Unavailable."""
         entry = self._board.entries.get(name)
+        if self._archive is not None and (entry is None or entry.over is not None):
+            attempt = dict(entry.turns or ()).get(invocation, 0) if entry is not None else 0
+            try:
+                async for chunk in archived_log(self._archive, invocation, attempt, offset=offset):
+                    yield chunk
+            except NotFound:
+                if entry is None:
+                    raise
+            else:
+                return
+        async for chunk in self._live(entry, name, invocation, offset=offset, follow=follow):
+            yield chunk
+
+    async def _live(
+        self, entry: Entry | None, name: str, invocation: str, *, offset: int, follow: bool
+    ) -> AsyncIterator[bytes]:
         if entry is None or invocation not in {turn[0] for turn in entry.turns or ()}:
             raise NotFound(f"there is no item {invocation} in a Job {name} here")
         pod = await self._started(entry, wait=follow)

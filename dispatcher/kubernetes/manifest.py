@@ -4,8 +4,9 @@ The pod (architecture, section 8) has three regular containers in this order, an
 
 * `input` and `output` (our image, `settings.sidecar_command` + role) find in /oscar/job: `plan.json` (the plan without
   items, script and secrets), `items.json` (the ordered list of JobItem; `items.json.gz` when it was too long for
-  plain text) and `cancel` (invocations to be cancelled, one a line, which grows while the pod runs). Their store
-  account, where one is configured, is in /oscar/store and is read at each use. /tmp is theirs alone.
+  plain text) and `cancel` (invocations to be cancelled, one a line with the reason behind it, which grows while the pod
+  runs). Their store account, where one is configured, is in /oscar/store and is read at each use. /tmp is shared by the
+  two of them and by nobody else: they talk there.
 * `input`'s first instruction makes the FIFOs in /oscar/run; the launcher waits until they are there.
 * `output` puts each item's `ItemResult` at `results.result_key(...)` in the platform's bucket before it acknowledges.
 * `oscar-container` (the user's image) runs the launcher, which ends only after `output` has acknowledged every item. It
@@ -205,7 +206,7 @@ def _sidecar(role: str, plan: JobPlan, settings: KubernetesSettings, name: str, 
     mounts: list[Json] = [
         {"name": "run", "mountPath": "/oscar/run"},
         {"name": "job", "mountPath": "/oscar/job", "readOnly": True},
-        {"name": "tmp", "mountPath": "/tmp", "subPath": role},  # noqa: S108 - inside the container, its own
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - inside the container; the user's has another one
     ]
     if secret:
         mounts.append({"name": f"{role}-store", "mountPath": "/oscar/store", "readOnly": True})

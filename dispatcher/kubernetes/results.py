@@ -11,11 +11,14 @@ from typing import Protocol
 
 import msgspec
 
-from dispatcher.kubernetes.status import Exit, Standing
+from dispatcher.kubernetes.status import End, Exit, Standing
 from penstock.errors import Corrupt, NotFound
 from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult
 from penstock.model.job import EXIT_AGENT_LOST, EXIT_DEADLINE, EXIT_INVALID, EXIT_PUBLISH, EXIT_STAGE_IN
+from penstock.model.objects import result_key
 from penstock.ports import ObjectStore
+
+__all__ = ["JobRef", "PodResults", "ResultSource", "StoreResults", "Turn", "exit_error", "result_key"]
 
 _READS_AT_ONCE = 16
 #: A result is a few hundred bytes and its list of outputs; what is longer was not written by us.
@@ -57,11 +60,6 @@ class ResultSource(Protocol):
         ...
 
 
-def result_key(job: str, invocation: str, attempt: int) -> str:
-    """Where in the platform's bucket the result of one turn lies, as JSON of `ItemResult`."""
-    return f"results/{job}/{invocation}/{attempt}.json"
-
-
 class StoreResults:
     """Result objects in the platform's bucket."""
 
@@ -81,7 +79,7 @@ class StoreResults:
             }
             turns = tuple(turn for turn in turns if result_key(job.name, *turn) in there)
         found = await asyncio.gather(*(self._read(job.name, turn) for turn in turns))
-        return [result for result in found if result is not None]
+        return [told for result in found if result is not None and (told := _why_killed(result, job.standing))]
 
     async def _read(self, job: str, turn: Turn) -> ItemResult | None:
         invocation, attempt = turn
@@ -107,6 +105,17 @@ class StoreResults:
             keys = [result_key(name, *turn) for turn in turns]
         for key in keys:
             await self._store.delete(SYSTEM_BUCKET, key)
+
+
+def _why_killed(result: ItemResult, standing: Standing) -> ItemResult | None:
+    """`output` sees that the container was killed, the kubelet knows what for. None = not told yet: ask again."""
+    if result.error is not ErrorClass.KILLED:
+        return result
+    if standing.exit is None and standing.end is not End.OVER:
+        return None
+    if standing.exit is not None and standing.exit.reason == "OOMKilled":
+        return msgspec.structs.replace(result, error=ErrorClass.OUT_OF_MEMORY, message=standing.message)
+    return result
 
 
 def _unreadable(invocation: str, attempt: int, error: Corrupt) -> ItemResult:

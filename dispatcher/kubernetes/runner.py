@@ -9,9 +9,8 @@ a restart until `forget`.
 from __future__ import annotations
 
 import asyncio
-import collections
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -20,27 +19,28 @@ import structlog
 from dispatcher.kubernetes.board import Board
 from dispatcher.kubernetes.client import JobApi
 from dispatcher.kubernetes.entry import NOTE_ENDED, Ended, Entry
-from dispatcher.kubernetes.files import function_files, function_secret, items_map
+from dispatcher.kubernetes.files import items_map
 from dispatcher.kubernetes.logs import LogReader
 from dispatcher.kubernetes.manifest import NOTE_CANCEL, decode_items
-from dispatcher.kubernetes.results import ResultSource
+from dispatcher.kubernetes.preparing import FunctionObjects
+from dispatcher.kubernetes.results import JobRef, ResultSource
 from dispatcher.kubernetes.settings import KubernetesSettings
-from dispatcher.kubernetes.status import End
+from dispatcher.kubernetes.status import End, Standing
 from dispatcher.kubernetes.sweep import sweep
-from dispatcher.kubernetes.template import JobTemplate, Rendered
+from dispatcher.kubernetes.template import Rendered
+from dispatcher.kubernetes.volumes import VolumeSettings
 from penstock.adapters.kubernetes.client import KubernetesClient
+from penstock.adapters.kubernetes.trouble import NamespaceMissing
 from penstock.adapters.kubernetes.watching import Snapshot
 from penstock.clock import now_ms
-from penstock.errors import Closed, Corrupt, Forbidden, NotFound, Unavailable
-from penstock.model import ErrorClass, JobPhase, JobPlan, JobStatus
-from penstock.ports import Room
+from penstock.errors import Closed, Corrupt, Fenced, Forbidden, NotFound, Unavailable
+from penstock.model import ErrorClass, ItemResult, JobPhase, JobPlan, JobStatus
+from penstock.ports import ObjectStore, Room
 
 log = structlog.get_logger("dispatcher.kubernetes")
 
 #: The watchdog's turn, and looking for the first results of a list that still runs.
 TICK_S = 2.0
-#: Templates kept: one per generation of a function, some 20 KB each.
-TEMPLATES = 512
 _CONCLUDE_AT_ONCE = 32
 #: How many Jobs without a pod are asked about in one turn.
 _QUESTIONS = 10
@@ -48,16 +48,28 @@ _RETRY_S = (0.2, 1.0, 5.0)
 
 
 class KubernetesRunner:
-    """Implements `Runner`. Construct, then `start`; the client is the caller's to close, after the runner."""
+    """Implements `Runner` and `KeepsResults`. Construct, then `start`; the client is the caller's to close, after the
+    runner. `archive` is where `output` puts logs; `may_act` tells at any moment whether this process is the active one:
+    from the moment it says no nothing is changed in the cluster, and Fenced is raised.
+    """
 
-    def __init__(self, *, client: KubernetesClient, settings: KubernetesSettings, results: ResultSource) -> None:
+    def __init__(
+        self,
+        *,
+        client: KubernetesClient,
+        settings: KubernetesSettings,
+        results: ResultSource,
+        volumes: VolumeSettings | None = None,
+        archive: ObjectStore | None = None,
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._api = JobApi(client, settings.namespace)
         self._settings = settings
         self._source = results
         self._board = Board()
-        self._logs = LogReader(self._api, self._board)
-        self._templates: collections.OrderedDict[tuple[str, int], JobTemplate] = collections.OrderedDict()
-        self._preparing: dict[str, asyncio.Lock] = {}
+        self._logs = LogReader(self._api, self._board, archive)
+        self._objects = FunctionObjects(self._api, settings, volumes or VolumeSettings())
+        self._may_act = may_act
         #: The newest of each Job that was not yet told: a slow listener costs no more than there are Jobs.
         self._news: dict[str, JobStatus] = {}
         self._told: dict[str, JobStatus] = {}
@@ -112,45 +124,32 @@ class KubernetesRunner:
 
     async def submit(self, plan: JobPlan) -> None:
         self._check()
-        template = self._template(plan)
+        template = self._objects.template(plan)
         rendered = template.render(plan)
-        await self._prepare(template, plan)
         entry = self._board.expect(plan, now_ms())
         try:
+            await self._objects.prepare(template, plan)
             if rendered.items is not None:
                 entry.listed = True
                 await self._put_items(plan, rendered)
+            self._check_active()
             entry.uid = await self._api.create_job(plan.name, rendered.body, rendered.digest)
-        except BaseException:
+        except BaseException as error:
             # Whether it was made may be unknown; then the watch will tell.
             self._board.withdraw(entry)
+            if isinstance(error, NamespaceMissing):
+                self._objects.doubt()
+                raise NamespaceMissing(
+                    f"the namespace {self._settings.namespace} is not there or is being deleted: nothing can run "
+                    "until it is made again"
+                ) from error
             raise
         self._board.submitted(entry, time.monotonic())
 
-    def _template(self, plan: JobPlan) -> JobTemplate:
-        key = (plan.function_uid, plan.generation)
-        template = self._templates.get(key)
-        if template is None or not template.fits(plan):
-            template = self._templates[key] = JobTemplate(plan, self._settings)
-            if len(self._templates) > TEMPLATES:
-                self._templates.popitem(last=False)
-        self._templates.move_to_end(key)
-        return template
-
-    async def _prepare(self, template: JobTemplate, plan: JobPlan) -> None:
-        """Make sure that the files of this generation are in the cluster, before the first Job that mounts them."""
-        if template.prepared:
-            return
-        lock = self._preparing.setdefault(plan.function_uid, asyncio.Lock())
-        async with lock:
-            if template.prepared:
-                return
-            await self._api.put(function_files(plan, self._settings))
-            secret = function_secret(plan, self._settings)
-            if secret is not None:
-                await self._api.put(secret)
-            template.prepared = True
-        self._preparing.pop(plan.function_uid, None)
+    def _check_active(self) -> None:
+        """As late as can be before a change, so that one who was asleep changes nothing when he wakes up."""
+        if not self._may_act():
+            raise Fenced("this process is not the active dispatcher any more")
 
     async def _put_items(self, plan: JobPlan, rendered: Rendered) -> None:
         """Before the Job, whose pod would else wait for the list if we died between the two."""
@@ -188,6 +187,8 @@ class KubernetesRunner:
 
     def _consider(self, entry: Entry, now: int) -> None:
         """Something of the Job changed."""
+        if entry.standing.reason == "Deleted":
+            self._objects.doubt(entry.function_uid)  # whoever deleted the Job may have deleted more
         if entry.turns is None and not entry.concluding:
             self._begin(entry, self._learn_items(entry))
             return
@@ -262,6 +263,8 @@ class KubernetesRunner:
                     await self._ask_why(entry)
                 elif self._source.objects and entry.standing.phase is JobPhase.RUNNING and len(entry.turns or ()) > 1:
                     entry.learn(await self._source.results(entry.ref()))
+            except Fenced:
+                return  # whoever is the active one now sees to it
             except Unavailable as error:
                 log.warning("the watchdog was hindered", action="tick_delayed", job=entry.name, error=error.message)
             # An end that was heard of while results were missing is looked at again: they may be there now.
@@ -277,6 +280,7 @@ class KubernetesRunner:
             entry.verdict = msgspec.structs.replace(entry.verdict, message=f"Kubernetes makes no pod for it: {said}")
 
     async def _end(self, entry: Entry, ended: Ended) -> None:
+        self._check_active()
         note = msgspec.json.encode(ended).decode()
         there = await self._api.mark(entry.name, {NOTE_ENDED: note}, suspend=True)
         entry.ended = entry.ended or ended
@@ -339,17 +343,29 @@ class KubernetesRunner:
 
     async def _cancel_item(self, entry: Entry, invocation: str, words: str) -> None:
         """The sidecars see the pod's note as the file `cancel`; the Job's note is for a next life of ours."""
+        self._check_active()
         entry.cancelled[invocation] = words
         await self._api.mark(entry.name, {NOTE_CANCEL: msgspec.json.encode(entry.cancelled).decode()}, suspend=False)
         if entry.pod is not None:
-            await self._api.mark_pod(entry.pod.metadata.name, {NOTE_CANCEL: "".join(f"{i}\n" for i in entry.cancelled)})
+            lines = "".join(f"{one} {' '.join(why.split())}\n" for one, why in entry.cancelled.items())
+            await self._api.mark_pod(entry.pod.metadata.name, {NOTE_CANCEL: lines})
 
     async def log(self, name: str, invocation: str, *, offset: int = 0, follow: bool = False) -> AsyncIterator[bytes]:
-        """Of the whole container: a list's items are told apart only in the archived logs."""
+        """Live of the whole container: a list's items are told apart only in the archived logs. From the archive when
+        the Job is not here.
+        """
         async for chunk in self._logs.read(name, invocation, offset=offset, follow=follow):
             yield chunk
 
+    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
+        if not self._source.objects:
+            return []
+        turns = tuple((item.invocation, item.attempt) for item in plan.items)
+        gone = Standing(phase=JobPhase.LOST, end=End.OVER)
+        return list(await self._source.results(JobRef(plan.name, turns, gone)))
+
     async def forget(self, name: str) -> None:
+        self._check_active()
         entry = self._board.entries.get(name)
         await self._api.delete_job(name, entry.uid if entry is not None else "")
         if entry is None or entry.listed:

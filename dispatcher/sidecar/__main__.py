@@ -5,6 +5,7 @@ from bringing along what nobody uses. Both sidecars start with every Job, so eac
 """
 
 import os
+import signal
 import sys
 
 ROLES = ("input", "output")
@@ -16,6 +17,8 @@ def main() -> None:
     if role not in ROLES:
         print("usage: python -m dispatcher.sidecar input|output", file=sys.stderr)  # noqa: T201 - a command's own words
         sys.exit(2)
+    # Kept for whoever will handle it: as the first process of a container we would not even be told.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     # What is made in the shared folder is for every user id: scripts run as the image's user, whoever that is.
     os.umask(0)
     if role == "input":

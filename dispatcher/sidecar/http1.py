@@ -64,6 +64,8 @@ class Answer:
         self._length = int(length) if length.isdigit() else None
         self._empty = empty or status in {204, 304}
         self.finished = self._empty
+        #: The whole body, once `body` was called.
+        self.content = b""
 
     @property
     def length(self) -> int | None:
@@ -71,13 +73,13 @@ class Answer:
         return 0 if self._empty else self._length
 
     def chunks(self) -> Iterator[bytes]:
-        """The body in pieces. Raises Broken, OSError: the connection ended before it did."""
+        """The body in pieces. Raises Broken: the connection ended before it did."""
         if self._empty:
             return
         if self._chunked:
             yield from self._pieces()
         elif self._length is None:
-            while data := self._stream.read(CHUNK):
+            while data := _read(self._stream, CHUNK):
                 yield data
             return  # the connection is used up, so it does not count as finished
         else:
@@ -86,7 +88,7 @@ class Answer:
 
     def _exactly(self, length: int) -> Iterator[bytes]:
         while length:
-            data = self._stream.read(min(CHUNK, length))
+            data = _read(self._stream, min(CHUNK, length))
             if not data:
                 raise Broken("the connection ended in the middle of an answer", sent=True)
             length -= len(data)
@@ -107,7 +109,7 @@ class Answer:
             pass
 
     def body(self) -> bytes:
-        """All of it. Raises Broken, OSError."""
+        """All of it, kept as `content`. Raises Broken."""
         parts: list[bytes] = []
         size = 0
         for part in self.chunks():
@@ -115,7 +117,8 @@ class Answer:
             if size > _LONGEST_BODY:
                 raise Broken("the answer is longer than any that was asked for", sent=True)
             parts.append(part)
-        return b"".join(parts)
+        self.content = b"".join(parts)
+        return self.content
 
 
 class Connection:
@@ -209,8 +212,18 @@ def _words(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
+def _read(stream: io.BufferedReader, length: int) -> bytes:
+    try:
+        return stream.read(length)
+    except OSError as error:
+        raise Broken(_words(error), sent=True) from error
+
+
 def _line(stream: io.BufferedReader) -> bytes:
-    line = stream.readline(_LONGEST_LINE)
+    try:
+        line = stream.readline(_LONGEST_LINE)
+    except OSError as error:
+        raise Broken(_words(error), sent=True) from error
     if not line.endswith(b"\n"):
         raise Broken("the connection ended in the middle of an answer", sent=True)
     return line.rstrip(b"\r\n")

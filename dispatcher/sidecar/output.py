@@ -52,6 +52,7 @@ class Output:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._woken)
         signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         self._link = pair.connect(place.pair, _CONNECT_S)
         self._alive = os.open(f"{place.run}/{pod.ALIVE}", os.O_RDONLY | os.O_NONBLOCK)
         self._ack = os.open(f"{place.run}/{pod.ACK}", os.O_RDWR | os.O_NONBLOCK)
@@ -190,6 +191,16 @@ class Output:
     # Publishing, in a thread of its own
 
     def _publish(self) -> None:
+        try:
+            self._publish_all()
+        except BaseException:
+            self._trouble.append("publishing ended unexpectedly; what has no result runs again")
+            raise
+        finally:
+            self._published = True
+            os.write(self._woken, b"\0")
+
+    def _publish_all(self) -> None:
         while (act := self._to_publish.get()) is not None:
             try:
                 result = self._carry_out(act)
@@ -200,8 +211,6 @@ class Output:
                 if result is not None:
                     self._results[act.index] = result
                 self._clear(act.index)
-        self._published = True
-        os.write(self._woken, b"\0")
 
     def _carry_out(self, act: Ended | Settle) -> ItemResult | None:
         heard = self._heard.get(act.index)

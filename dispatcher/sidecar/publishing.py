@@ -200,7 +200,7 @@ class Publisher:
                 return 0, dropped
             write = Write(self._store, SYSTEM_BUCKET, log_key(item.invocation, item.attempt))
             if size <= LOG_LIMIT and not dropped:
-                write.put(Content.of_file(descriptor, size))
+                write.put(Content.of_file(descriptor, size, part_bytes=LOG_LIMIT))
                 return size, False
             first = max(0, size - LOG_LIMIT)
             with open(f"{self._place.own}/log", "w+b") as kept:
@@ -209,7 +209,7 @@ class Publisher:
                     first += len(piece)
                     kept.write(piece)
                 kept.flush()
-                write.put(Content.of_file(kept.fileno(), kept.tell()))
+                write.put(Content.of_file(kept.fileno(), kept.tell(), part_bytes=2 * LOG_LIMIT))
                 return kept.tell(), True
         except (PenstockError, OSError):
             return 0, True

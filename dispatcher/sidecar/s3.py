@@ -79,7 +79,7 @@ class S3:
 
     def _once(
         self, method: str, target: Target, *, query: Query = (), headers: Mapping[str, str] | None = None,
-        blob: Blob | None = None,
+        blob: Blob | None = None, stream: bool = False,
     ) -> Answer:  # fmt: skip
         """One exchange. Raises Broken, and Refused's error for what is no success."""
         host, path = self._endpoint.place(target.bucket, target.key)
@@ -92,6 +92,8 @@ class S3:
         where = f"{path}?{text}" if text else path
         answer = self._connection(host).request(method, where, signed, b"" if blob is None else blob.data)
         if answer.status < 300:
+            if not stream:
+                answer.body()
             return answer
         body = answer.body()
         code = _CODE.search(body)
@@ -112,15 +114,17 @@ class S3:
 
     def send(
         self, method: str, target: Target, *, query: Query = (), headers: Mapping[str, str] | None = None,
-        blob: Blob | None = None, repeatable: bool = True,
+        blob: Blob | None = None, repeatable: bool = True, stream: bool = False,
     ) -> Answer:  # fmt: skip
-        """The answer of a success, its body unread. `repeatable` = sent again until it succeeds or patience ends; else
-        what may have been carried out raises Doubtful. Raises what `trouble.translate` says.
+        """The answer of a success, with its `content`, or with its body unread for `stream`.
+
+        `repeatable` = sent again until it succeeds or patience ends; else what may have been carried out raises
+        Doubtful. Raises what `trouble.translate` says.
         """
         waits = self.waits(target)
         while True:
             try:
-                return self._once(method, target, query=query, headers=headers, blob=blob)
+                return self._once(method, target, query=query, headers=headers, blob=blob, stream=stream)
             except Broken as error:
                 if error.sent and not repeatable:
                     raise Doubtful(f"{target} cannot be {target.wish}, or is not known to be: {error}") from error
@@ -151,18 +155,10 @@ class S3:
     def read(self, bucket: str, key: str, *, limit: int) -> bytes:
         """A small object of the platform's own. Raises NotFound, Corrupt when it is longer than `limit`."""
         target = Target(Wish.READ, bucket, key)
-        for last in (False, False, True):
-            answer = self.send("GET", target)
-            try:
-                data = answer.body()
-            except (Broken, OSError) as error:
-                if last:
-                    raise Unavailable(f"{target} cannot be read: {error}") from error
-                continue
-            if len(data) > limit:
-                break
-            return data
-        raise Corrupt(f"{target} is longer than {limit} bytes")
+        data = self.send("GET", target).content
+        if len(data) > limit:
+            raise Corrupt(f"{target} is longer than {limit} bytes")
+        return data
 
     def fetch(self, info: ObjectInfo, write: Callable[[bytes], object]) -> None:
         """Give exactly this version to `write`, piece by piece, over as many connections as it takes.
@@ -173,7 +169,7 @@ class S3:
         target = download.target
         waits = self.waits(target)
         while True:
-            answer = self.send("GET", target, query=_version(info.version_id), headers=download.headers())
+            answer = self.send("GET", target, query=_version(info.version_id), headers=download.headers(), stream=True)
             began = download.position
             try:
                 download.check(answer)
@@ -183,8 +179,6 @@ class S3:
                     self._waiting()
                 broken: Exception | None = None
             except Broken as error:
-                broken = error
-            except TimeoutError as error:
                 broken = error
             if download.position >= info.size or broken is None:
                 break
@@ -198,7 +192,7 @@ class S3:
         after: str | None = None
         while True:
             query = [("list-type", "2"), ("prefix", prefix), *([("start-after", after)] if after else [])]
-            body = self.send("GET", Target(Wish.LISTED, bucket), query=query).body()
+            body = self.send("GET", Target(Wish.LISTED, bucket), query=query).content
             for found in _KEY.findall(body):
                 after = found.decode()
                 yield after
@@ -208,7 +202,7 @@ class S3:
     def create_bucket(self, bucket: str) -> None:
         """Idempotent. Raises Forbidden where the account may not."""
         try:
-            self.send("PUT", Target(Wish.WRITTEN, bucket)).body()
+            self.send("PUT", Target(Wish.WRITTEN, bucket))
         except PenstockError as error:
             if code_of(error) != "BucketAlreadyOwnedByYou":
                 raise

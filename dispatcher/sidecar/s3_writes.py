@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from dispatcher.sidecar.http1 import Answer, Broken, FilePart
+from dispatcher.sidecar.http1 import Answer, FilePart
 from dispatcher.sidecar.s3 import S3, Blob, Doubtful
 from penstock.adapters.s3 import metadata as meta
 from penstock.adapters.s3.names import objection
@@ -44,31 +44,33 @@ class Content(NamedTuple):
         return cls((Blob(data=data, sha256=digest),), len(data), digest)
 
     @classmethod
-    def of_file(cls, descriptor: int, size: int) -> Content:
-        """Reads the file once, from its beginning. Raises OSError."""
-        step = max(PART_BYTES, -(-size // _MOST_PARTS))
+    def of_file(cls, descriptor: int, size: int, *, part_bytes: int = PART_BYTES) -> Content:
+        """Reads the file once, from its beginning. Up to `part_bytes` it is one PUT. Raises OSError."""
+        if size <= part_bytes:
+            whole = hashlib.sha256()
+            _digest(descriptor, 0, size, (whole,))
+            digest = whole.hexdigest()
+            return cls((Blob(data=FilePart(descriptor, 0, size), sha256=digest),), size, digest)
+        step = max(part_bytes, -(-size // _MOST_PARTS))
         whole = hashlib.sha256()
         blobs: list[Blob] = []
-        position = 0
-        while position < size or not blobs:
+        for position in range(0, size, step):
             length = min(step, size - position)
-            digest = _digest(descriptor, position, length, whole)
-            blobs.append(Blob(data=FilePart(descriptor, position, length), sha256=digest))
-            position += length
+            part = hashlib.sha256()
+            _digest(descriptor, position, length, (whole, part))
+            blobs.append(Blob(data=FilePart(descriptor, position, length), sha256=part.hexdigest()))
         return cls(tuple(blobs), size, whole.hexdigest())
 
 
-def _digest(descriptor: int, start: int, length: int, whole: hashlib._Hash) -> str:
-    part = hashlib.sha256()
+def _digest(descriptor: int, start: int, length: int, into: tuple[hashlib._Hash, ...]) -> None:
     position, end = start, start + length
     while position < end:
         data = os.pread(descriptor, min(MIB, end - position), position)
         if not data:
             raise OSError(5, "it became shorter while it was read")
-        part.update(data)
-        whole.update(data)
+        for digest in into:
+            digest.update(data)
         position += len(data)
-    return part.hexdigest()
 
 
 class Write:
@@ -108,7 +110,6 @@ class Write:
     def _single(self, blob: Blob, condition: Mapping[str, str]) -> str:
         headers = {**self._headers, **condition}
         answer = self._store.send("PUT", self._target, headers=headers, blob=blob, repeatable=False)
-        answer.body()
         return answer.headers.get("etag", "").strip('"')
 
     def _once(self, attempt: Callable[[Mapping[str, str]], str]) -> str:
@@ -118,7 +119,7 @@ class Write:
         while True:
             try:
                 return attempt(condition)
-            except (Doubtful, Broken, OSError) as error:
+            except Doubtful as error:
                 trouble: Exception = error
             except (AlreadyExists, Conflict) as error:  # the condition was not met: something has come there
                 if not doubted:
@@ -162,7 +163,7 @@ class Write:
 
     def _begin(self) -> str:
         answer = self._store.send("POST", self._target, query=(("uploads", ""),), headers=self._headers)
-        found = _UPLOAD.search(answer.body())
+        found = _UPLOAD.search(answer.content)
         if found is None:
             raise Unavailable(f"{self._target} cannot be written: the object store did not name the upload")
         return found.group(1).decode()
@@ -170,7 +171,6 @@ class Write:
     def _part(self, upload: str, number: int, blob: Blob) -> str:
         query = (("partNumber", str(number)), ("uploadId", upload))
         answer = self._store.send("PUT", self._target, query=query, blob=blob)
-        answer.body()
         return answer.headers.get("etag", "").strip('"')
 
     def _complete(self, upload: str, etags: list[str]) -> str:
@@ -197,7 +197,7 @@ class Write:
 
     def _completed(self, answer: Answer) -> str:
         """A Complete may fail after its status was sent: then the error is in the body of a 200."""
-        body = answer.body()
+        body = answer.content
         if b"<Error" in body:
             code = _CODE.search(body)
             failure = Failure(400, code.group(1).decode() if code else "")
@@ -211,5 +211,5 @@ class Write:
     def _abort(self, upload: str) -> None:
         """Best effort: the store itself removes parts that stay."""
         target = Target(Wish.DELETED, self._target.bucket, self._target.key)
-        with contextlib.suppress(PenstockError, Broken):
-            self._store.send("DELETE", target, query=(("uploadId", upload),), repeatable=False).body()
+        with contextlib.suppress(PenstockError):
+            self._store.send("DELETE", target, query=(("uploadId", upload),), repeatable=False)

@@ -7,7 +7,8 @@ import asyncio
 from aiohttp import web
 
 from gateway.api import views, wire
-from gateway.api.context import SERVICES
+from gateway.api.context import CALLER, SERVICES
+from gateway.api.owned import sees_record
 from penstock.errors import Closed
 
 routes = web.RouteTableDef()
@@ -34,6 +35,8 @@ async def changes(request: web.Request) -> web.StreamResponse:
             except TimeoutError:
                 message = b": still here\n\n"
             else:
+                if record is not None and not sees_record(services, request[CALLER], record):
+                    continue
                 data = b"{}" if record is None else wire.encode(views.invocation(record))
                 message = b"event: %s\ndata: %s\n\n" % (b"gap" if record is None else b"invocation", data)
             try:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from dispatcher.service import Dispatcher
+from gateway.access import Caller
+from gateway.bucket_book import BucketBook
 from gateway.changes import ChangeHub
+from gateway.cluster import ClusterView, ThisMachine
 from gateway.datadir import Credentials
 from gateway.deploy import MakeFolder
+from gateway.oidc.verifier import Verifier
+from gateway.s3.access import S3Access
+from gateway.storage import StorageAccess
+from gateway.table import FunctionTable
+from gateway.work import LiveLogs, WorkView
 from penstock.observability import Metrics
-from penstock.ports import EventLog, Ledger, ObjectStore, Registry, Runner
+from penstock.ports import EventLog, Ledger, ObjectStore
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,9 +39,14 @@ class Services:
     settle_s: float = 0.0
     log: EventLog
     ledger: Ledger
-    registry: Registry
-    runner: Runner
-    dispatcher: Dispatcher
+    #: Every function, in memory.
+    registry: FunctionTable
+    runner: LiveLogs
+    dispatcher: WorkView
+    #: Whose the buckets are.
+    book: BucketBook
+    #: How callers reach the store without us.
+    storage: StorageAccess
     #: Shows a folder of a bucket to people; None where the store has no folders.
     make_folder: MakeFolder | None
     changes: ChangeHub
@@ -46,17 +58,20 @@ class Services:
     waiting_for: Callable[[], list[str]]
     #: True once a stop was asked for: reading goes on, new work is refused.
     stopping: Callable[[], bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Caller:
-    request_id: str
-    #: "" until authenticated.
-    user: str = ""
-    #: Set when the caller is a function's own token: it may invoke this function and nothing else.
-    function: str = ""
+    #: The buckets as S3; None where nobody serves them so.
+    s3: S3Access | None = None
+    #: Judges tokens of single sign-on; None = there is none.
+    oidc: Verifier | None = None
+    #: The administrator's credential as it is now, where it can change while we run.
+    admin: Callable[[], Credentials] | None = None
+    #: What the cluster's page shows of machines and pods.
+    cluster: ClusterView = field(default_factory=ThisMachine)
+    #: An image must be named: nothing runs without a container.
+    require_image: bool = False
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 GATE: web.AppKey[Gate] = web.AppKey("gate")
+__all__ = ["CALLER", "GATE", "SERVICES", "Caller", "Services"]
+
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)

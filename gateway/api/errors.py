@@ -28,11 +28,13 @@ STATUS = {
     "invalid": 400,
     "unauthenticated": 401,
     "forbidden": 403,
+    "quota": 403,
     "not_found": 404,
     "already_exists": 409,
     "conflict": 409,
     "superseded": 409,
     "too_large": 413,
+    "too_many": 429,
     "unsatisfiable": 416,
     "unsupported": 422,
     "run_failed": 500,
@@ -51,7 +53,7 @@ def answer(error: PenstockError, *, wants_json: bool, where: str = "") -> web.Re
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Penstock"'
-    if status == 503:
+    if status in {429, 503}:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, RunFailed):
         headers["X-Penstock-Invocation"] = error.invocation

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import msgspec
 from aiohttp import web
 
-from gateway.api import views, wire
-from gateway.api.context import SERVICES
+from gateway.access import may_see
+from gateway.api import owned, views, wire
+from gateway.api.context import CALLER, SERVICES
 from gateway.deploy import Deployer, Scripts
 from penstock.errors import InvalidInput
 from penstock.model import Phase
@@ -28,7 +29,7 @@ async def validate(request: web.Request) -> web.Response:
     """The body is an FDL text whose scripts are inline, or as for apply when it is labelled JSON. Changes nothing."""
     if request.content_type == "application/json":
         order = await wire.read_document(request, ApplyOrder)
-        plan = await _deployer(request).plan(order.fdl, Scripts(order.scripts))
+        plan = await deployer(request).plan(order.fdl, Scripts(order.scripts))
     else:
         limit = request.app[SERVICES].settings.http.max_document_bytes
         body = await wire.read_body(request, limit, what="the document")
@@ -36,7 +37,7 @@ async def validate(request: web.Request) -> web.Response:
             text = body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInput("this is not UTF-8 text", where="request body") from error
-        plan = await _deployer(request).plan(text, None)
+        plan = await deployer(request).plan(text, None)
     names = [step.function.name for step in plan.steps]
     return wire.json_answer({"functions": names, "warnings": list(plan.warnings)})
 
@@ -46,33 +47,35 @@ async def apply(request: web.Request) -> web.Response:
     """All functions of the document, or none. Answers once the definitions are durable."""
     wire.known_only(request.query, "dry_run")
     order = await wire.read_document(request, ApplyOrder)
-    deployer = _deployer(request)
-    plan = await deployer.plan(order.fdl, Scripts(order.scripts))
-    done = plan.outcome if wire.flag(request.query, "dry_run") else await deployer.apply(plan)
+    deploying = deployer(request)
+    plan = await deploying.plan(order.fdl, Scripts(order.scripts))
+    plan = await deploying.permit(plan, request[CALLER])
+    done = plan.outcome if wire.flag(request.query, "dry_run") else await deploying.apply(plan)
     return wire.json_answer(done)
 
 
 @routes.get("/v1/functions")
 async def list_functions(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
-    functions = await services.registry.list()
+    caller = request[CALLER]
+    functions = [one for one in await services.registry.list() if may_see(caller, one)]
     counts = await services.ledger.counts()
-    shown = [views.function(function, counts.get(function.uid, {})) for function in functions]
+    shown = [views.function(function, caller, counts.get(function.uid, {})) for function in functions]
     return wire.json_answer({"functions": shown})
 
 
 @routes.get("/v1/functions/{name}")
 async def show(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
-    function = await services.registry.get(request.match_info["name"])
+    function = await owned.visible(request)
     counts: Mapping[Phase, int] = (await services.ledger.counts(function.uid)).get(function.uid, {})
-    return wire.json_answer(views.function(function, counts))
+    return wire.json_answer(views.function(function, request[CALLER], counts))
 
 
 @routes.delete("/v1/functions/{name}")
 async def delete(request: web.Request) -> web.Response:
     """Durable when answered; queued and running work is cancelled and recorded by the dispatcher. Buckets stay."""
-    await request.app[SERVICES].registry.delete(request.match_info["name"])
+    await deployer(request).remove((await owned.changeable(request)).name)
     return web.Response(status=204)
 
 
@@ -87,10 +90,17 @@ async def resume(request: web.Request) -> web.Response:
 
 
 async def _pause(request: web.Request, *, paused: bool) -> web.Response:
-    await _deployer(request).pause(request.match_info["name"], paused=paused)
+    await deployer(request).pause((await owned.changeable(request)).name, paused=paused)
     return web.Response(status=204)
 
 
-def _deployer(request: web.Request) -> Deployer:
+def deployer(request: web.Request) -> Deployer:
     services = request.app[SERVICES]
-    return Deployer(registry=services.registry, store=services.store, make_folder=services.make_folder)
+    return Deployer(
+        registry=services.registry,
+        store=services.store,
+        make_folder=services.make_folder,
+        book=services.book,
+        settings=services.settings.gateway,
+        require_image=services.require_image,
+    )

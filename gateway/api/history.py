@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import web
 
-from gateway.api import wire
+from dispatcher import matching
+from gateway.api import owned, wire
 from gateway.api.context import CALLER, SERVICES, Services
 from gateway.api.invocations import describe, order
 from penstock import answers
@@ -43,7 +44,7 @@ async def replay(request: web.Request) -> web.Response:
 
 async def _run_again(request: web.Request, kind: CommandKind) -> web.Response:
     services = request.app[SERVICES]
-    function = await services.registry.get(request.match_info["name"])
+    function = await owned.changeable(request)
     asked = await wire.read_document(request, RunAgainOrder, optional=True)
     if asked.since_ms and kind is CommandKind.BACKFILL:
         raise InvalidInput("backfill takes objects of any age; narrow it with `prefix`", where="since_ms")
@@ -75,10 +76,10 @@ async def _matches(services: Services, function: Function, command: Command) -> 
     """What the dispatcher would take, by the dispatcher's own rules. Raises Unavailable while it starts."""
     if services.waiting_for():
         raise Unavailable(f"the server is starting and waits for {', '.join(services.waiting_for())}; try again soon")
-    commands = services.dispatcher.commands
     if command.kind is CommandKind.BACKFILL:
-        async for events in commands.existing(function, command.key_prefix):
-            yield [f"{event.bucket}/{event.key}" for event, _ in await commands.never_run(function, events)]
+        async for events in matching.existing(services.store, function, command.key_prefix):
+            fresh = await matching.never_run(services.ledger, function, events)
+            yield [f"{event.bucket}/{event.key}" for event, _ in fresh]
     if command.kind is CommandKind.REPLAY or command.force:
-        async for records in commands.replayable(command):
+        async for records in matching.replayable(services.ledger, command):
             yield [describe(record) for record in records]

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from gateway.api import views, wire
-from gateway.api.context import CALLER, SERVICES, Services
+from gateway.api.context import CALLER, SERVICES, Caller, Services
 from gateway.api.logs import output
+from gateway.api.owned import page_of, sees_record
 from penstock import answers
 from penstock.clock import now_ms
 from penstock.codec import encode
@@ -34,11 +35,17 @@ _ID = re.compile(r"[0-9a-f]{1,64}")
 
 @routes.get("/v1/invocations")
 async def list_invocations(request: web.Request) -> web.Response:
-    services = request.app[SERVICES]
+    services, caller = request.app[SERVICES], request[CALLER]
     query = parse_query(request.query)
+
+    def keep(record: Record) -> bool:
+        return sees_record(services, caller, record)
+
     # Read before the ledger: what moves from here to there in between is then seen twice, never not at all.
-    waiting = [] if query.page or query.oldest_first else matching(query, services.changes.pending.all())
-    page = await services.ledger.query(query)
+    waiting = (
+        [] if query.page or query.oldest_first else matching(query, list(filter(keep, services.changes.pending.all())))
+    )
+    page = await page_of(services.ledger, query, keep)
     listed = {record.id for record in page.records}
     fresh = [record for record in waiting if record.id not in listed]
     if fresh:
@@ -48,7 +55,7 @@ async def list_invocations(request: web.Request) -> web.Response:
         fresh = [record for record in fresh if record.id not in known]
         if known:
             # Recorded since the page was read: on it, if its filters and its length let them be.
-            page = await services.ledger.query(query)
+            page = await page_of(services.ledger, query, keep)
     shown = tuple(views.invocation(record) for record in [*fresh, *page.records])
     return wire.json_answer(answers.InvocationPage(invocations=shown, next=page.next))
 
@@ -89,7 +96,7 @@ def matching(query: RecordQuery, records: list[Record]) -> list[Record]:
 
 @routes.get("/v1/invocations/{id}")
 async def show(request: web.Request) -> web.Response:
-    record = await found(request.app[SERVICES], request.match_info["id"])
+    record = await found(request.app[SERVICES], request[CALLER], request.match_info["id"])
     return wire.json_answer(views.invocation(record, timeline=True))
 
 
@@ -98,7 +105,7 @@ async def log(request: web.Request) -> web.StreamResponse:
     """The output of one attempt, from a byte offset; `follow=1` goes on until the attempt ends."""
     services = request.app[SERVICES]
     wire.known_only(request.query, "attempt", "offset", "follow")
-    record = await found(services, request.match_info["id"])
+    record = await found(services, request[CALLER], request.match_info["id"])
     attempt = wire.number(request.query, "attempt", record.attempt, low=1, high=10_000)
     offset = wire.number(request.query, "offset", 0)
     follow = wire.flag(request.query, "follow")
@@ -110,7 +117,7 @@ async def log(request: web.Request) -> web.StreamResponse:
 async def cancel(request: web.Request) -> web.Response:
     """202: the order is durable; the invocation ends as `cancelled` unless it ended by itself before."""
     services = request.app[SERVICES]
-    record = await found(services, request.match_info["id"])
+    record = await found(services, request[CALLER], request.match_info["id"])
     if record.phase.final:
         raise Conflict(f"invocation {record.id} has ended already: {record.phase.value}")
     command = Command(
@@ -131,17 +138,18 @@ async def order(services: Services, command: Command) -> None:
     await services.log.append(TOPIC_COMMANDS, [LogEntry(command.function_uid, encode(command))])
 
 
-async def found(services: Services, name: str) -> Record:
-    """The record of an id or of a unique beginning of one. Raises InvalidInput, NotFound."""
+async def found(services: Services, caller: Caller, name: str) -> Record:
+    """The record of an id or of a unique beginning of one, if the caller may see it. Raises InvalidInput, NotFound."""
     if not _ID.fullmatch(name):
         raise InvalidInput(f"{name[:60]!r} is not the id of an invocation: it has only hexadecimal digits")
     waiting = services.changes.pending.find(name)
     exact = await services.ledger.get(name)
-    if exact is not None:
+    if exact is not None and sees_record(services, caller, exact):
         return exact
     if len(name) < SHORTEST_ID:
         raise InvalidInput(f"{name!r} is too short: give at least {SHORTEST_ID} digits of the invocation's id")
-    records = {record.id: record for record in [*waiting, *await services.ledger.find(name)]}
+    listed = [*waiting, *await services.ledger.find(name)]
+    records = {record.id: record for record in listed if sees_record(services, caller, record)}
     if not records:
         raise NotFound(f"there is no invocation whose id begins with {name}")
     if len(records) > 1:

@@ -7,11 +7,16 @@ from email.utils import formatdate
 
 from aiohttp import web
 
+from gateway.access import owner_name
 from gateway.api import wire
-from gateway.api.context import SERVICES, Services
+from gateway.api.context import CALLER, SERVICES, Services
+from gateway.bucket_book import BucketEntry, may_read
+from gateway.permits import check_bucket_quota
 from penstock import answers
+from penstock.clock import now_ms
 from penstock.errors import Forbidden, PenstockError, Unavailable
 from penstock.model import SYSTEM_BUCKET, ObjectInfo
+from penstock.model.buckets import check_bucket
 
 routes = web.RouteTableDef()
 
@@ -27,15 +32,27 @@ class Unsatisfiable(PenstockError):
 
 @routes.get("/v1/buckets")
 async def list_buckets(request: web.Request) -> web.Response:
-    names = await request.app[SERVICES].store.buckets()
-    return wire.json_answer([answers.Bucket(name=name) for name in names if name != SYSTEM_BUCKET])
+    services, caller = request.app[SERVICES], request[CALLER]
+    entries = await services.book.all()
+    names = [name for name in await services.store.buckets() if name != SYSTEM_BUCKET]
+    seen = [name for name in names if may_read(caller, entries.get(name, BucketEntry()))]
+    return wire.json_answer([answers.Bucket(name=name) for name in seen])
 
 
 @routes.put("/v1/buckets/{bucket}")
 async def create_bucket(request: web.Request) -> web.Response:
     """201 made now, 200 there already."""
+    services, caller = request.app[SERVICES], request[CALLER]
     bucket = _bucket(request)
-    made = await request.app[SERVICES].store.create_bucket(bucket)
+    check_bucket(bucket)
+    entries = await services.book.all()
+    if bucket in await services.store.buckets():
+        await services.book.readable(caller, bucket)
+    else:
+        check_bucket_quota(caller, entries, 1, services.settings.gateway)
+        name = owner_name(caller.display)
+        await services.book.claim(bucket, BucketEntry(owner=caller.uid, owner_name=name, created_ms=now_ms()))
+    made = await services.store.create_bucket(bucket)
     return wire.json_answer(answers.Bucket(name=bucket), status=201 if made else 200)
 
 
@@ -45,7 +62,8 @@ async def list_objects(request: web.Request) -> web.Response:
     limit = wire.number(request.query, "limit", 1000, low=1, high=MOST_LISTED)
     prefix, after = wire.text_of(request, "prefix"), wire.text_of(request, "after")
     found: list[ObjectInfo] = []
-    pages = request.app[SERVICES].browse.list(_bucket(request), prefix, after=after)
+    bucket = await _readable(request)
+    pages = request.app[SERVICES].browse.list(bucket, prefix, after=after)
     async for page in pages:
         found += page
         if len(found) > limit:
@@ -64,7 +82,7 @@ async def put_object(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     if services.stopping():
         raise Unavailable("the server is stopping and takes no new objects; try again when it is back")
-    bucket, key = _bucket(request), wire.key_of(request)
+    bucket, key = await _readable(request), wire.key_of(request)
     absent = request.headers.get("If-None-Match") == "*"
     chunks = wire.body_chunks(request, services.settings.http.max_object_bytes, what="the object")
     info = await services.store.write(bucket, key, chunks, if_absent=absent)
@@ -75,7 +93,7 @@ async def put_object(request: web.Request) -> web.Response:
 @routes.get("/v1/buckets/{bucket}/objects/{key:(?s:.*)}", allow_head=False)
 async def get_object(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
-    info = await services.store.head(_bucket(request), wire.key_of(request))
+    info = await services.store.head(await _readable(request), wire.key_of(request))
     span = parse_range(request.headers.get("Range", ""), info.size)
     if span is None:
         return await _sent(request, services, info, 0, info.size, status=200)
@@ -84,7 +102,7 @@ async def get_object(request: web.Request) -> web.StreamResponse:
 
 @routes.head("/v1/buckets/{bucket}/objects/{key:(?s:.*)}")
 async def head_object(request: web.Request) -> web.Response:
-    info = await request.app[SERVICES].store.head(_bucket(request), wire.key_of(request))
+    info = await request.app[SERVICES].store.head(await _readable(request), wire.key_of(request))
     headers = _headers(info) | {"Content-Length": str(info.size)}
     return web.Response(headers=headers)
 
@@ -92,7 +110,9 @@ async def head_object(request: web.Request) -> web.Response:
 @routes.delete("/v1/buckets/{bucket}/objects/{key:(?s:.*)}")
 async def delete_object(request: web.Request) -> web.Response:
     """204 also when there was nothing."""
-    await request.app[SERVICES].store.delete(_bucket(request), wire.key_of(request))
+    services, bucket = request.app[SERVICES], _bucket(request)
+    await services.book.deletable(request[CALLER], bucket)
+    await services.store.delete(bucket, wire.key_of(request))
     return web.Response(status=204)
 
 
@@ -101,6 +121,16 @@ def _bucket(request: web.Request) -> str:
     bucket = request.match_info["bucket"]
     if bucket == SYSTEM_BUCKET:
         raise Forbidden(f"the bucket {SYSTEM_BUCKET} is the platform's own and is not served")
+    return bucket
+
+
+async def _readable(request: web.Request) -> str:
+    """The bucket in the path, which the caller may read and write: by its entry, or by a link to this very object.
+    Raises Forbidden.
+    """
+    bucket, caller = _bucket(request), request[CALLER]
+    if caller.link is None or caller.link != (bucket, wire.key_of(request)):
+        await request.app[SERVICES].book.readable(caller, bucket)
     return bucket
 
 

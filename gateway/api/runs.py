@@ -13,8 +13,8 @@ import msgspec
 from aiohttp import web
 
 from dispatcher.process_runner import read_answer
-from gateway.api import wire
-from gateway.api.context import SERVICES, Services
+from gateway.api import owned, wire
+from gateway.api.context import CALLER, SERVICES, Services
 from penstock.client_errors import RunFailed, RunTimedOut
 from penstock.clock import now_ms
 from penstock.codec import encode
@@ -35,13 +35,19 @@ LONGEST_RUN_S = 24 * 3600.0
 RECHECK_S = 5.0
 
 
+class BodyRefused(RunFailed):
+    """The body was no input for a function: the caller's mistake, not the script's."""
+
+    code = "invalid"
+
+
 @routes.post("/v1/functions/{name}/submit")
 async def submit(request: web.Request) -> web.Response:
     """201 with the id of the invocation, which is durable and listed by then."""
     services = request.app[SERVICES]
-    function = await _invoked(request)
-    submission = await _received(request, function, answer=False)
-    invocation = await _append(services, function, submission)
+    function = await invoked(request)
+    submission = await received(request, function, answer=False)
+    invocation = await append(services, function, submission)
     location = {"Location": f"/v1/invocations/{invocation}"}
     return wire.json_answer({"invocation": invocation}, status=201, headers=location)
 
@@ -49,22 +55,27 @@ async def submit(request: web.Request) -> web.Response:
 @routes.post("/v1/functions/{name}/run")
 async def run(request: web.Request) -> web.StreamResponse:
     """Wait for the end and answer with the function's own answer."""
-    services = request.app[SERVICES]
     wire.known_only(request.query, "timeout_s")
-    timeout_s = _timeout(request.query.get("timeout_s"), services.settings.http.run_timeout_s)
-    function = await _invoked(request)
-    submission = await _received(request, function, answer=True)
+    timeout_s = _timeout(request.query.get("timeout_s"), request.app[SERVICES].settings.http.run_timeout_s)
+    return await answered(request, await invoked(request), timeout_s)
+
+
+async def answered(request: web.Request, function: Function, timeout_s: float) -> web.StreamResponse:
+    """Post the request's body, wait, and pass the answer on. Raises RunFailed, RunTimedOut and as `received`."""
+    services = request.app[SERVICES]
+    submission = await received(request, function, answer=True)
     invocation = invocation_id(function.uid, submission.identity)
     with services.changes.expect(invocation) as ended:
-        await _append(services, function, submission)
+        await append(services, function, submission)
         record = await _ending(services, invocation, ended, timeout_s)
     if record is None:
         raise RunTimedOut(
             f"no answer within {timeout_s:g} s; the work goes on as invocation {invocation}", invocation=invocation
         )
     if record.phase is not Phase.SUCCEEDED:
-        raise RunFailed(await _failure(services, record), invocation=invocation)
-    headers = {"Content-Type": "text/plain", "X-Penstock-Invocation": invocation}
+        refused = BodyRefused if record.error is ErrorClass.INVALID else RunFailed
+        raise refused(await _failure(services, record), invocation=invocation)
+    headers = {"Content-Type": "text/plain", "X-Penstock-Invocation": invocation, "X-Penstock-Job": invocation}
     chunks = read_answer(services.store, record.id, record.attempt)
     response = await wire.stream(request, chunks, headers=headers)
     await services.store.delete(SYSTEM_BUCKET, answer_key(record.id, record.attempt))
@@ -83,14 +94,14 @@ def _timeout(given: str | None, default: float) -> float:
     return seconds
 
 
-async def _invoked(request: web.Request) -> Function:
-    services = request.app[SERVICES]
-    if services.stopping():
+async def invoked(request: web.Request) -> Function:
+    """The function in the path, while new work is taken. Raises NotFound, Forbidden, Unavailable."""
+    if request.app[SERVICES].stopping():
         raise Unavailable("the server is stopping and takes no new work; try again when it is back")
-    return await services.registry.get(request.match_info["name"])
+    return await owned.visible(request)
 
 
-async def _received(request: web.Request, function: Function, *, answer: bool) -> Submission:
+async def received(request: web.Request, function: Function, *, answer: bool) -> Submission:
     """Read the body; a large one is stored before it is referred to. Raises TooLarge, Unavailable, OutOfSpace."""
     services = request.app[SERVICES]
     body = await wire.read_body(request, services.settings.http.max_payload_bytes, what="the body")
@@ -102,6 +113,7 @@ async def _received(request: web.Request, function: Function, *, answer: bool) -
         body=body,
         content_type=request.headers.get("Content-Type", "")[:200],
         size=len(body),
+        user=request[CALLER].uid,
         answer=answer,
     )
     if len(body) <= INLINE_BYTES:
@@ -111,7 +123,8 @@ async def _received(request: web.Request, function: Function, *, answer: bool) -
     return msgspec.structs.replace(submission, body=b"", body_key=key)
 
 
-async def _append(services: Services, function: Function, submission: Submission) -> str:
+async def append(services: Services, function: Function, submission: Submission) -> str:
+    """Make a submission durable; returns its invocation, listed from now on. Raises Unavailable, OutOfSpace."""
     invocation = invocation_id(function.uid, submission.identity)
     pending = services.changes.pending
     pending.add(invocation, function, submission)

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -98,18 +99,19 @@ def address_of(sock: socket.socket) -> tuple[str, int]:
 class _GatedSite(web.SockSite):
     """A site whose connections come through the gate."""
 
-    def __init__(self, runner: web.AppRunner, sock: socket.socket, gate: Gate) -> None:
-        super().__init__(runner, sock, backlog=BACKLOG)
+    def __init__(self, runner: web.AppRunner, sock: socket.socket, gate: Gate, tls: ssl.SSLContext | None) -> None:
+        super().__init__(runner, sock, backlog=BACKLOG, ssl_context=tls)
         self._gate = gate
+        self._tls = tls
 
     async def start(self) -> None:
         await web.BaseSite.start(self)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._gate, sock=self._sock, backlog=BACKLOG)
+        self._server = await loop.create_server(self._gate, sock=self._sock, backlog=BACKLOG, ssl=self._tls)
 
 
 @asynccontextmanager
-async def serving(services: Services, sock: socket.socket) -> AsyncIterator[None]:
+async def serving(services: Services, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
     """Serve on the socket, which is closed at the end, after requests under way had some seconds."""
     http: HttpSettings = services.settings.http
     gate = Gate(services.metrics, most=http.max_connections, patience_s=http.header_timeout_s)
@@ -128,7 +130,7 @@ async def serving(services: Services, sock: socket.socket) -> AsyncIterator[None
     try:
         assert runner.server is not None
         gate.attach(runner.server)
-        await _GatedSite(runner, sock, gate).start()
+        await _GatedSite(runner, sock, gate, tls).start()
         yield
     finally:
         services.changes.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from gateway.access import may_see
 from gateway.api import views, wire
-from gateway.api.context import SERVICES
+from gateway.api.context import CALLER, SERVICES
 from penstock import __version__, answers
-from penstock.model import Phase
 
 routes = web.RouteTableDef()
 
@@ -21,6 +21,8 @@ async def status(request: web.Request) -> web.Response:
     functions = []
     # By the registry's list, so that a function deployed a moment ago is there.
     for function in await services.registry.list():
+        if not may_see(request[CALLER], function):
+            continue
         known = by_uid.get(function.uid)
         shown = views.counts(function, known.phases if known is not None else {})
         if known is not None:
@@ -34,10 +36,10 @@ async def status(request: web.Request) -> web.Response:
         answers.Status(
             version=__version__,
             uptime_s=round(services.uptime(), 3),
-            data=str(services.data),
+            data=str(services.data) if request[CALLER].admin else "",
             functions=tuple(functions),
             slots=answers.Slots(cpu_millis_total=told.cpu_millis_total or 0, cpu_millis_used=told.cpu_millis_used),
-            backlog=sum(one.phases.get(Phase.QUEUED, 0) for one in told.functions),
+            backlog=sum(one.queued for one in functions),
             events_pending=told.events_pending,
         )
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.access import Caller, invocation_token, may_change
 from penstock import answers
 from penstock.model import BucketEvent, Function, Phase, Record, StorageIO
 
@@ -62,8 +63,8 @@ def counts(function: Function, phases: Mapping[Phase, int]) -> answers.FunctionC
     )
 
 
-def function(defined: Function, phases: Mapping[Phase, int]) -> dict[str, object]:
-    """A function as its owner sees it: the definition with the secrets' values blanked, its own token shown."""
+def function(defined: Function, caller: Caller, phases: Mapping[Phase, int]) -> dict[str, object]:
+    """A function as the caller sees it: secrets blank; its own token for its owner, one of his own for others."""
     return {
         "name": defined.name,
         "uid": defined.uid,
@@ -72,7 +73,7 @@ def function(defined: Function, phases: Mapping[Phase, int]) -> dict[str, object
         "updated_ms": defined.updated_ms,
         "start_ms": defined.start_ms,
         "owner": defined.owner,
-        "token": defined.token,
+        "token": defined.token if may_change(caller, defined) else invocation_token(defined, caller.uid),
         "image": defined.image,
         "script": defined.script,
         "inputs": [_storage(entry) for entry in defined.inputs],

@@ -35,6 +35,8 @@ COMMANDS = {
     "backfill": Place("Run a function on existing objects that it never ran.", _AT + "again", "backfill"),
     "replay": Place("Run failed invocations of a function again.", _AT + "again", "replay"),
     "dead": Place("List, show, retry and drop dead letters.", _AT + "dead", "dead"),
+    "node": Place("List and switch nodes, ask for room, see why.", _AT + "node", "node"),
+    "simulate": Place("Replay jobs on pools: waiting, energy and money.", _AT + "simulate", "simulate"),
     "status": Place("Show what the server does and why things wait.", _AT + "status", "status"),
     "watch": Place("Follow every change as it happens.", _AT + "watch", "watch"),
     "version": Place("Print the version of this command.", _AT + "version", "version"),

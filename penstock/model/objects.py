@@ -92,6 +92,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, tag="payload"):
     body_key: str | None = None
     content_type: str = ""
     size: int = 0
+    #: Who posted it, so that users see their own work; "" = unknown. Comes from authentication, never from the body.
+    user: str = ""
     #: Somebody waits for the answer: the runner leaves it in the platform's bucket at `answer_key`.
     answer: bool = False
 
@@ -118,6 +120,11 @@ def answer_key(invocation: str, attempt: int) -> str:
 def log_key(invocation: str, attempt: int) -> str:
     """Where in the platform's bucket the output of one attempt is archived."""
     return f"logs/{invocation}/{attempt}.log"
+
+
+def result_key(job: str, invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the result of one turn in a Job lies, as JSON of `ItemResult`."""
+    return f"results/{job}/{invocation}/{attempt}.json"
 
 
 #: The platform's own bucket: payloads, logs, results. Never routed, never a function's input or output.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -124,7 +125,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionDemand(msgspec.Struct, frozen=True, kw_only=True):
-    """What one function has waiting, published each second. Topic `penstock.demand`, compacted by function uid."""
+    """What one function has waiting, looked at each second and published when it changed or every few seconds. Topic
+    `penstock.demand`, compacted by function uid; an empty value = the function is gone.
+    """
 
     function: str
     function_uid: str
@@ -133,9 +136,17 @@ class FunctionDemand(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     items_per_job: int = 1
     work_seconds: float = 0.0
+    #: What one pod of it asks the scheduler for, the platform's own containers included.
     cpu_millis: int = 0
     memory_bytes: int = 0
+    #: Most pods at once, 0 = no limit.
     concurrency: int = 0
+    #: Devices of `gpu_resource` that one pod asks for.
+    gpu: int = 0
+    gpu_resource: str = ""
+    #: Where its pods may go, as in a pod's spec.
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
 
 
 TOPIC_EVENTS = "penstock.events"

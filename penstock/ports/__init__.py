@@ -19,14 +19,16 @@ from penstock.ports.node_provider import (
 )
 from penstock.ports.object_store import ObjectStore, StoreCapabilities
 from penstock.ports.registry import ChangeKind, FunctionChange, Registry
-from penstock.ports.runner import Room, Runner
-from penstock.ports.source import Gap, Source
+from penstock.ports.runner import KeepsResults, Room, Runner
+from penstock.ports.source import Delivery, Gap, Source
 
 __all__ = [
     "ChangeKind",
+    "Delivery",
     "EventLog",
     "FunctionChange",
     "Gap",
+    "KeepsResults",
     "Ledger",
     "LogEntry",
     "NodeAdd",

@@ -10,11 +10,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from penstock.model import JobPlan, JobStatus
+from penstock.model import ItemResult, JobPlan, JobStatus
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,4 +62,13 @@ class Runner(Protocol):
 
     async def close(self, *, drain_s: float = 0.0) -> None:
         """Stop. Running items get up to `drain_s` seconds to end and are then killed, which is reported as LOST."""
+        ...
+
+
+@runtime_checkable
+class KeepsResults(Protocol):
+    """A runner whose results outlive its Jobs: what `Runner.jobs` no longer names may still have ended well."""
+
+    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
+        """The durable results of a Job's items, whatever became of the Job. Raises Unavailable: not known now."""
         ...

@@ -6,7 +6,7 @@ reconciler lists at once. It yields nothing for objects that are still being wri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -21,9 +21,20 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+class Delivery(list[BucketEvent]):
+    """A batch whose source waits to hear that it is safe (it still owes somebody an answer, or a position). Whoever
+    follows the source calls `settle` once each event is durable in the log, was published before, or is not wanted;
+    until then the source counts the batch as not delivered and may yield its events again.
+    """
+
+    def __init__(self, events: Iterable[BucketEvent], settle: Callable[[], None]) -> None:
+        super().__init__(events)
+        self.settle = settle
+
+
 class Source(Protocol):
     def events(self) -> AsyncIterator[list[BucketEvent] | Gap]:
-        """Batches of events as they come. Ends when the source is closed."""
+        """Batches of events as they come, some of them a `Delivery`. Ends when the source is closed."""
         ...
 
     async def watch_buckets(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from scaler.draft import Draft
 from scaler.model import Node, NodeState, OrderKind, Snapshot
+from scaler.packing import Axes, Bins
 from scaler.pools import Pool
 
 
@@ -49,6 +50,8 @@ def obstacle_to_sleep(node: Node, pool: Pool, draft: Draft) -> tuple[str, int]:
         return "it has work", 0
     if not node.enabled:
         return "it is disabled: only a person switches it", 0
+    if draft.situation.movable.get(node.name) and (homeless := _homeless(node, draft)):
+        return homeless, 0
     reservation = draft.reservations.get(node.name)
     if reservation is not None and reservation.until_ms > now:
         return f"it is promised to {len(reservation.owners)} waiting", reservation.until_ms
@@ -64,6 +67,30 @@ def obstacle_to_sleep(node: Node, pool: Pool, draft: Draft) -> tuple[str, int]:
         if until > now:
             return why, until
     return "", 0
+
+
+def _homeless(node: Node, draft: Draft) -> str:
+    """Why the pods that may be evicted from it would have nowhere to go; "" = nodes with work have room for them.
+
+    One such node goes per decision: two would count on the same room.
+    """
+    if any(order.kind.removes and draft.situation.movable.get(order.node) for order in draft.orders.values()):
+        return "another node's pods are moved first"
+    specs = draft.situation.movable[node.name]
+    axes = Axes(specs)
+    shelter = Bins(
+        axes.width,
+        [
+            draft.situation.bin(other, pool, axes)
+            for pool in draft.fleet.pools
+            for other in draft.situation.of_pool[pool.name]
+            if other.state is NodeState.USED
+        ],
+    )
+    for spec in specs:
+        if not shelter.fill(spec, axes.need(spec), 1, 0):
+            return "its pods may be evicted and would fit on no node with work"
+    return ""
 
 
 def paid_until(node: Node, pool: Pool, now_ms: int) -> int:

@@ -4,8 +4,9 @@ A discrete-event simulation in which the real decision engine switches the machi
 and beside a model of CLUES's default policy.
 """
 
+from scaler.simulate.options import SimulationOptions
 from scaler.simulate.report import Outcome, Report, table
-from scaler.simulate.run import SimulationOptions, simulate, simulate_with_chart
+from scaler.simulate.run import simulate, simulate_with_chart
 from scaler.simulate.trace import Job, Trace, read_trace
 
 __all__ = [

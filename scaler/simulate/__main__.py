@@ -1,4 +1,4 @@
-"""`python -m scaler.simulate`: the simulation from a command line, until the product's own offers it.
+"""`python -m scaler.simulate`: the simulation from a command line where only the scaler is installed.
 
 python -m scaler.simulate --trace jobs.csv --pools pools.yaml [--chart out.svg]
 python -m scaler.simulate --quality
@@ -17,22 +17,11 @@ from penstock.errors import PenstockError
 from scaler.configuration import parse_fleet, read_fleet
 from scaler.pools import Fleet
 from scaler.simulate.generate import KINDS, generate
+from scaler.simulate.options import SimulationOptions
+from scaler.simulate.quality import EXAMPLE_POOLS, recorded, shortfalls
 from scaler.simulate.report import Report, table
-from scaler.simulate.run import SimulationOptions, simulate_with_chart
+from scaler.simulate.run import simulate_with_chart
 from scaler.simulate.trace import Trace, read_trace
-
-#: Twenty alike machines of 8 processors, for when no pools are given; all else is the product's default.
-EXAMPLE_POOLS: dict[str, object] = {
-    "pools": [
-        {
-            "name": "cpu",
-            "hosts": [f"node-{number:02}" for number in range(1, 21)],
-            "resources": {"cpu": 8, "memory": "32Gi"},
-            "power": {"off": 5, "boot": 150, "idle": 100, "max": 250},
-            "boot": 120,
-        }
-    ]
-}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,7 +34,7 @@ EXAMPLE_POOLS: dict[str, object] = {
 @click.option("--energy-price", default=0.0, help="Price of a kWh, added to what the machines cost.")
 @click.option("--pack", is_flag=True, help="The scheduler packs nodes instead of spreading over them.")
 @click.option("--chart", "chart_file", type=click.Path(path_type=Path), help="Write a chart (SVG) there.")
-@click.option("--quality", is_flag=True, help="Compare with CLUES on all made-up loads; exit 1 if it does better.")
+@click.option("--quality", is_flag=True, help="Compare with CLUES on all loads; exit 1 if it does better.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON, one a line.")
 def main(
     trace_file: Path | None, kind: str | None, pools_file: Path | None, quality: bool, **rest: Unpack[_Rest]
@@ -55,6 +44,8 @@ def main(
         fleet = read_fleet(pools_file) if pools_file else parse_fleet(EXAMPLE_POOLS)
         kinds = list(KINDS) if quality else [kind] if kind else []
         traces = [generate(one, days=rest["days"], per_day=rest["per_day"], seed=rest["seed"]) for one in kinds]
+        if quality:
+            traces.append(recorded())
         if trace_file is not None:
             traces.append(read_trace(trace_file))
         if not traces:
@@ -90,17 +81,6 @@ def _show(trace: Trace, fleet: Fleet, rest: _Rest) -> Report:
     if chart_file is not None:
         chart_file.write_text(drawing, encoding="utf-8")
     return report
-
-
-def shortfalls(report: Report) -> list[str]:
-    """Where CLUES's policy did better: on energy, or on the 95th percentile of waiting."""
-    ours, theirs = report.of("penstock"), report.of("clues")
-    found = []
-    if ours.kwh > theirs.kwh:
-        found.append(f"{report.trace}: {ours.kwh:.1f} kWh against {theirs.kwh:.1f} of CLUES")
-    if ours.wait_p95_s > theirs.wait_p95_s:
-        found.append(f"{report.trace}: p95 wait {ours.wait_p95_s:.0f} s against {theirs.wait_p95_s:.0f} s of CLUES")
-    return found
 
 
 if __name__ == "__main__":

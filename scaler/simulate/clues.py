@@ -175,7 +175,7 @@ class Pass:
         self._booting = [node for node in nodes if node.state is State.POW_ON]
         self._off = [node for node in nodes if node.state is State.OFF and node.enabled]
         self._stopping = [node for node in nodes if node.state is State.POW_OFF and node.enabled]
-        self._hopeless: set[tuple[Amounts, int, int, int, int]] = set()
+        self._hopeless: set[tuple[Amounts, int, int]] = set()
 
     def book(self, started: set[str], nodes_as_of_ms: int) -> None:
         """Bookings first: those of attended requests hold while a node is on its way, those of served ones for a while;
@@ -223,42 +223,50 @@ class Pass:
 
     def _serve(self, request: CluesRequest, alive: int) -> bool | None:
         """One request; None = the pass ends here."""
-        if self._allot(request, 1, self._usable):
+        hopeless = (request.need, request.tasks, request.per_node) in self._hopeless
+        if not hopeless and self._allot(request, (), self._usable):
             self._move(request, RequestState.BLOCKED if alive else RequestState.SERVED)
             return True
-        if self._allot(request, 2, self._usable, self._booting):
+        if not hopeless and self._allot(request, (self._usable,), self._booting):
             self._move(request, RequestState.ATTENDED)
             return True
         if self.options.max_booting and len(self._booting) + len(self.on) >= self.options.max_booting:
             return None
-        chosen = [self.by_name[name] for name in self.on]
-        if self._allot(request, 3, self._usable, self._booting, chosen):
-            self._move(request, RequestState.ATTENDED)
+        if not hopeless and self._start_more(request):
             return True
-        for step, more in ((4, self._off), (5, self._stopping)):
-            fresh = [node for node in more if node.name not in self.on]
-            chosen = chosen if step == 4 else [*chosen, *(node for node in self._off if node.name not in self.on)]
-            if self._allot(request, step, self._usable, self._booting, chosen, fresh):
-                self._move(request, RequestState.ATTENDED)
-                ordered = (name for name, _ in request.booked if self.by_name[name].state in _GOING)
-                self.on.extend(name for name in ordered if name not in self.on)
-                return True
         if alive:
             return None
         possible = any(_tasks_in(node.total, request.need) for node in self.nodes)
         self._move(request, RequestState.BLOCKED if possible else RequestState.NOT_SERVED)
         return False
 
+    def _start_more(self, request: CluesRequest) -> bool:
+        """Steps 3 to 5: nodes that are chosen already, further ones that are off, those going off."""
+        known = [self._usable, self._booting]
+        taken = set(self.on)
+        for more in (
+            [self.by_name[name] for name in self.on],
+            [node for node in self._off if node.name not in taken],
+            [node for node in self._stopping if node.name not in taken],
+        ):
+            if self._allot(request, known, more):
+                self._move(request, RequestState.ATTENDED)
+                ordered = (name for name, _ in request.booked if self.by_name[name].state in _GOING)
+                self.on.extend(name for name in ordered if name not in taken)
+                return True
+            known.append(more)
+        # Room only shrinks within a pass: what fits nowhere fits nowhere later.
+        self._hopeless.add((request.need, request.tasks, request.per_node))
+        return False
+
     def _move(self, request: CluesRequest, state: RequestState) -> None:
         _become(request, state, self.now)
 
-    def _allot(self, request: CluesRequest, step: int, *groups: list[CluesNode]) -> bool:
-        """All tasks at once or none, first fit; subtracts and books."""
-        # Room only shrinks within a pass, so what did not fit fits no more (step 3 has more nodes each time).
-        question = (request.need, request.tasks, request.per_node, step, len(self.on) if step == 3 else 0)
-        if question in self._hopeless:
-            return False
+    def _allot(self, request: CluesRequest, known: Sequence[list[CluesNode]], more: list[CluesNode]) -> bool:
+        """All tasks at once or none, first fit; subtracts and books. `known` = nodes that alone were not enough."""
         need, left, most = request.need, request.tasks, request.per_node or request.tasks
+        # A single task that fits nowhere among the known ones need not look there again.
+        groups = (more,) if left == 1 else (*known, more)
         chosen: list[tuple[str, int]] = []
         for nodes in groups:
             for node in nodes:
@@ -270,7 +278,6 @@ class Pass:
                         request.booked = chosen
                         self._hold(request)
                         return True
-        self._hopeless.add(question)
         return False
 
     def pow_off_idle(self) -> None:
@@ -309,10 +316,9 @@ def _tasks_in(free: Sequence[int], need: Amounts) -> int:
     tasks = 1 << 30
     for have, amount in zip(free, need, strict=True):
         if amount > 0:
-            fits = have // amount
-            if fits <= 0:
+            if have < amount:
                 return 0
-            tasks = min(tasks, fits)
+            tasks = min(tasks, have // amount)
     return tasks
 
 

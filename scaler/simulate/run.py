@@ -4,33 +4,23 @@ time.
 
 from __future__ import annotations
 
-import msgspec
+import os
+from contextlib import ExitStack
+
 from msgspec.structs import replace
 
-from scaler.pools import Fleet, capacity
 from scaler.simulate.always_on import AlwaysOn
 from scaler.simulate.chart import chart
-from scaler.simulate.clues import CluesOptions
+from scaler.simulate.options import SimulationOptions, jobs_of
 from scaler.simulate.ours import Penstock
 from scaler.simulate.report import Outcome, Report, outcome_of
-from scaler.simulate.theirs import Clues
-from scaler.simulate.trace import Trace, joined
+from scaler.simulate.worker import CluesRun, Worker
 from scaler.simulate.world import World
 
 #: After the last job, long enough for idle nodes to go.
 _TAIL_MS = 2 * 3_600_000
-
-
-class SimulationOptions(msgspec.Struct, frozen=True, kw_only=True):
-    trace: Trace
-    fleet: Fleet
-    clues: CluesOptions = CluesOptions()
-    #: Per kWh, added to what the machines cost.
-    energy_price: float = 0.0
-    #: The scheduler packs nodes rather than spreading over them.
-    pack: bool = False
-    #: Draw a chart too.
-    chart: bool = False
+#: With fewer jobs a second process costs more than it saves.
+PARALLEL_FROM = 20_000
 
 
 def simulate(options: SimulationOptions) -> Report:
@@ -40,37 +30,40 @@ def simulate(options: SimulationOptions) -> Report:
 
 def simulate_with_chart(options: SimulationOptions) -> tuple[Report, str]:
     """The report, and an SVG if the options ask for it (else "")."""
-    jobs = list(joined(options.trace.jobs, [capacity(pool) for pool in options.fleet.pools]))
-    ours, theirs = Penstock(options.fleet), Clues(options.clues)
-    worlds = [World(options.fleet, jobs, one, pack=options.pack) for one in (ours, theirs, AlwaysOn())]
-    for world in worlds:
-        world.run_out()
-    # Energy is compared over the same time, until the slowest has done everything and its machines have gone.
-    last_submit = jobs[-1].submit_ms
-    end = max(last_submit, *(world.last_end_ms for world in worlds)) + _TAIL_MS
-    for world in worlds:
-        world.run_until(end)
-    decisions = {ours.name: ours.decisions, theirs.name: theirs.passes}
-    outcomes = [
-        outcome_of(
-            world,
-            len(jobs),
-            energy_price=options.energy_price,
-            decisions=decisions.get(world.controller.name, 0),
-        )
-        for world in worlds
-    ]
+    jobs = jobs_of(options)
+    with ExitStack() as stack:
+        theirs: CluesRun | Worker
+        # Started first, so that it runs beside the others.
+        if len(jobs) >= PARALLEL_FROM and (os.cpu_count() or 1) > 1:
+            theirs = stack.enter_context(Worker(options))
+        else:
+            theirs = CluesRun(options)
+        ours, always = Penstock(options.fleet), AlwaysOn()
+        worlds = [World(options.fleet, jobs, one, pack=options.pack) for one in (ours, always)]
+        for world in worlds:
+            world.run_out()
+        # Energy is compared over the same time, until the slowest has done everything and its machines have gone.
+        last = max(jobs[-1].submit_ms, theirs.run_out(), *(world.last_end_ms for world in worlds))
+        end = last + _TAIL_MS
+        for world in worlds:
+            world.run_until(end)
+        answer = theirs.finish(end)
+    price = options.energy_price
+    mine, baseline = (
+        outcome_of(world, len(jobs), energy_price=price, decisions=decisions)
+        for world, decisions in zip(worlds, (ours.decisions, 0), strict=True)
+    )
     report = Report(
         trace=options.trace.name,
         about=options.trace.about,
         jobs=len(jobs),
         left_out=options.trace.left_out,
         hours=end / 3_600_000,
-        outcomes=tuple(_with_savings(outcome, outcomes[-1].kwh) for outcome in outcomes),
+        outcomes=tuple(_with_savings(outcome, baseline.kwh) for outcome in (mine, answer.outcome, baseline)),
     )
     if not options.chart:
         return report, ""
-    series = [(world.controller.name, world.samples) for world in worlds]
+    series = [(ours.name, worlds[0].samples), (answer.outcome.policy, answer.samples), (always.name, worlds[1].samples)]
     return report, chart(f"{options.trace.name}: machines not off", series, end)
 
 

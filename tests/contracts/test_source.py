@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,8 +16,13 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.directory import DirectoryStore
+from penstock.adapters.s3 import S3Store
+from penstock.adapters.s3.notifications import Notifications, Rule
 from penstock.model import BucketEvent, Origin
-from penstock.ports import Gap, ObjectStore, Source
+from penstock.ports import Delivery, Gap, ObjectStore, Source
+from tests.adapters.s3.support import config_of
+from tests.testbed.minio import Minio
+from tests.watcher.feeds import MINIO, joined_source, listen_source, topic_source, webhook_source
 from watcher.sources import PollingSource
 from watcher.sources.directory import DirectorySource
 
@@ -26,10 +32,11 @@ SETTLE_S = 0.2
 class Bench:
     """A source over a store with the bucket `inbox`, and what the source has told so far."""
 
-    def __init__(self, source: Source, store: ObjectStore, folder: Path) -> None:
+    def __init__(self, source: Source, store: ObjectStore, folder: Path, bucket: str = "inbox") -> None:
         self.source = source
         self.store = store
         self.folder = folder
+        self.bucket = bucket
         self.events: list[BucketEvent] = []
         self.gaps: list[Gap] = []
         self._changed = asyncio.Condition()
@@ -41,6 +48,8 @@ class Bench:
                     self.gaps.append(news)
                 else:
                     self.events += news
+                    if isinstance(news, Delivery):
+                        news.settle()
                 self._changed.notify_all()
 
     async def until(self, condition: Callable[[], bool], *, seconds: float = 20) -> None:
@@ -86,10 +95,22 @@ async def polling_source(folder: Path) -> AsyncIterator[Source]:
         await store.close()
 
 
-ADAPTERS: list[tuple[str, Factory]] = [("directory", directory_source), ("polling", polling_source)]
+ADAPTERS: list[tuple[str, Factory]] = [
+    ("directory", directory_source),
+    ("polling", polling_source),
+    ("webhook", webhook_source),
+    ("topic", topic_source),
+    ("listen", listen_source),
+    ("joined", joined_source),
+]
+#: Those over a directory store, whose files other programs write; the others are told by an object store.
+OVER_FOLDERS = {"directory", "polling"}
 
 
-@pytest.fixture(params=[factory for _, factory in ADAPTERS], ids=[name for name, _ in ADAPTERS])
+@pytest.fixture(
+    params=[factory for name, factory in ADAPTERS if name in OVER_FOLDERS],
+    ids=[name for name, _ in ADAPTERS if name in OVER_FOLDERS],
+)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     root = tmp_path / "buckets"
     store = DirectoryStore(root, settle_s=SETTLE_S)
@@ -273,3 +294,70 @@ async def test_events_end_when_the_source_is_closed(bench: Bench) -> None:
     await bench.told("x")
     await bench.source.close()
     await bench.source.close()
+
+
+# What is told by an object store
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(factory, id=name, marks=[pytest.mark.components])
+        for name, factory in ADAPTERS
+        if name not in OVER_FOLDERS
+    ]
+)
+async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A source that hears of a bucket on a real MinIO."""
+    minio: Minio = request.getfixturevalue("minio")
+    MINIO[:] = [minio]
+    bucket = f"source-{uuid.uuid4().hex[:8]}"
+    store = S3Store(config_of(minio, direct=True))
+    await store.create_bucket(bucket)
+    await Notifications(store.client).put(bucket, [Rule(id="suite", arn=minio.WEBHOOK_ARN)])
+    factory: Factory = request.param
+    try:
+        async with factory(tmp_path / "source") as source:
+            opened = Bench(source, store, tmp_path, bucket)
+            following = asyncio.create_task(opened.follow(), name="follow")
+            await source.watch_buckets([bucket])
+            yield opened
+            await source.close()
+            await following
+    finally:
+        MINIO.clear()
+        await store.close()
+
+
+async def test_an_upload_is_told_with_the_identity_that_a_listing_gives(served: Bench) -> None:
+    keys = {"a/b c+%2F.png", "ünï/🐟", "plain"}
+    for key in keys:
+        await served.store.write(served.bucket, key, key.encode(), metadata={"penstock-hops": "2"})
+    await served.told(*keys)
+    listed = {info.key: info async for page in served.store.list(served.bucket) for info in page}
+    for event in served.events:
+        assert event.identity == listed[event.key].identity
+        assert (event.origin, event.hops, event.size) == (Origin.PUSH, 2, listed[event.key].size)
+    assert served.names() == keys
+
+
+async def test_each_version_of_an_object_is_told(served: Bench) -> None:
+    first = await served.store.write(served.bucket, "k", b"1")
+    await served.until(lambda: first.identity in {event.identity for event in served.events})
+    second = await served.store.write(served.bucket, "k", b"1")
+    await served.until(lambda: second.identity in {event.identity for event in served.events})
+    assert first.identity != second.identity
+
+
+async def test_a_burst_of_uploads_is_told_completely(served: Bench) -> None:
+    keys = [f"burst/{number}" for number in range(200)]
+    for start in range(0, len(keys), 20):
+        await asyncio.gather(*(served.store.write(served.bucket, key, b"") for key in keys[start : start + 20]))
+    await served.until(lambda: set(keys) <= served.names() or bool(served.gaps), seconds=60)
+    assert not served.gaps
+
+
+async def test_events_of_a_store_end_when_the_source_is_closed_twice(served: Bench) -> None:
+    await served.store.write(served.bucket, "x", b"")
+    await served.told("x")
+    await served.source.close()
+    await served.source.close()

@@ -193,7 +193,7 @@ async def test_a_runner_that_is_away_or_over_quota_only_delays(
     bench: DispatcherBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dispatcher.scheduler.REFUSED_MS", 5)
-    monkeypatch.setattr("dispatcher.scheduler.QUOTA_MS", 5)
+    monkeypatch.setattr("dispatcher.admission.PARK_FIRST_MS", 5)
     bench.runner.refusals = [Unavailable("away"), Forbidden("the quota is used up"), Unavailable("away again")]
     await bench.deploy()
     async with bench.life():

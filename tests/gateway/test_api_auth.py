@@ -71,7 +71,8 @@ async def test_the_matrix_above_names_every_route(platform: Embedded) -> None:
         for method, path in ROUTES
     }
     ours = {(method, path.replace("/objects/a", "/objects/{key}")) for method, path in ours}
-    assert {(method, path) for method, path in routes if method != "HEAD"} <= ours
+    # OSCAR's routes have a matrix of their own, with more callers: tests/oscar/test_authorization.py.
+    assert {(method, path) for method, path in routes if method != "HEAD" and path.startswith("/v1/")} <= ours
 
 
 async def test_nothing_but_the_probes_answers_without_a_credential(platform: Embedded) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from dispatcher.metrics import DispatcherMetrics
 from penstock.observability import REDACTED, Metrics, configure_logging, redact
 from penstock.settings import LogSettings
+from scaler.metrics import ScalerMetrics
 from watcher.metrics import WatcherMetrics
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
@@ -102,7 +103,8 @@ def names() -> list[str]:
     metrics = Metrics()
     DispatcherMetrics(metrics.registry)
     WatcherMetrics(metrics.registry)
-    return sorted({family.name for family in metrics.registry.collect()})
+    families = (*metrics.registry.collect(), *ScalerMetrics().registry.collect())
+    return sorted({family.name for family in families})
 
 
 def test_our_metrics_start_with_penstock() -> None:

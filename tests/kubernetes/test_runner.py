@@ -172,7 +172,7 @@ async def test_one_item_of_a_list_is_cancelled_by_a_note_to_its_sidecars(
     await until(watch, lambda status: status.phase is JobPhase.RUNNING)
     await runner.cancel("list", invocation="list-1", reason="skip it")
     (pod,) = (await api.get(pods_path(namespace)))["items"]
-    assert pod["metadata"]["annotations"]["penstock.dev/cancel"] == "list-1\n"
+    assert pod["metadata"]["annotations"]["penstock.dev/cancel"] == "list-1 skip it\n"
     assert (await only(runner)).phase is JobPhase.RUNNING
     await api.request("DELETE", f"{jobs_path(namespace)}/list", params={"propagationPolicy": "Background"})
     status = await until(watch, over("list"))

@@ -34,6 +34,18 @@ OUTPUT = StorageIO(provider="minio", bucket="results", folder="out")
 class Bench:
     """A runner over a store, and how to make another one over the same folders (a restart)."""
 
+    #: Scripts begin in an empty folder of the item's own, not in the image's.
+    own_folder = True
+    #: Jobs belong to the runner and end with it.
+    outlived = False
+    #: What a script sees as the name of its node; "" = whatever it is called.
+    node = "laptop"
+    #: Each step of a list is reported as it is made, not now and then.
+    prompt = True
+    #: What an item counts for that does not say.
+    item_cpu_millis = 1000
+    patience_s = PATIENCE_S
+
     def __init__(
         self, runner: Runner, store: ObjectStore, folder: Path, reopen: Callable[[], Awaitable[Runner]]
     ) -> None:
@@ -59,7 +71,7 @@ class Bench:
         )
 
     async def until(self, wanted: Callable[[JobStatus], bool]) -> JobStatus:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             async for status in self.watch:
                 self.seen.append(status)
                 if wanted(status):
@@ -178,14 +190,14 @@ def submission(body: bytes, **fields: Any) -> Submission:
     return Submission(**(values | fields))
 
 
-async def collect(chunks: AsyncIterator[bytes]) -> bytes:
-    async with asyncio.timeout(PATIENCE_S):
+async def collect(chunks: AsyncIterator[bytes], patience_s: float = PATIENCE_S) -> bytes:
+    async with asyncio.timeout(patience_s):
         return b"".join([chunk async for chunk in chunks])
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
+async def eventually(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait on a condition outside of this process, with a deadline."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -22,6 +22,7 @@ from dispatcher.process_runner.job import Item, Job, verdict
 from dispatcher.process_runner.lanes import Lanes
 from dispatcher.process_runner.layout import ItemFolder, JobFolder, Note, remove_tree
 from dispatcher.process_runner.processes import Family
+from dispatcher.sidecar import logs
 from dispatcher.sidecar.environment import COMPLETE
 from penstock.errors import InvalidInput, OutOfSpace, Unavailable
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, ItemResult, JobPhase
@@ -151,7 +152,7 @@ def test_a_long_log_gives_its_oldest_part_back(tmp_path: Path) -> None:
 def test_where_holes_are_not_possible_a_long_log_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"x" * 1_000_000)
-    monkeypatch.setattr(output_log, "_fallocate", lambda *_: -1)
+    monkeypatch.setattr(logs, "_fallocate", lambda *_: -1)
     with path.open("ab") as script:
         assert output_log.trim(str(path), 100_000)
         script.write(b"next")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import InvalidInput
-from scaler.configuration import parse_fleet, parse_time, read_fleet
+from scaler.configuration import parse_fleet, read_fleet
+from scaler.fields import parse_time
 from scaler.model import Taint
 from scaler.pools import Billing, Caps, Options, Pool, PowerModel, Spare
 from tests.scaler.building import GIB

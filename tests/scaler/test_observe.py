@@ -128,3 +128,11 @@ def test_c3_a_machine_of_ours_without_a_record_is_a_lost_answer_and_a_foreign_on
 def test_nodes_that_carry_the_pool_s_label_are_adopted_and_others_ignored() -> None:
     states, _ = look(seen=(see("new", labels=(("penstock.dev/pool", "cpu"),)), see("foreign")))
     assert states == {"new": S.IDLE}
+
+
+def test_c12_a_machine_that_its_provider_gave_up_is_not_waited_for() -> None:
+    node = make_node("cpu-1", S.STARTING, since_ms=NOW - MINUTE)
+    assert look(node, provider=(machine(P.FAILED),))[0] == {"cpu-1": S.FAILED_ON}
+    old = {"simulated": View(as_of_ms=NOW - 2 * MINUTE)}
+    assert look(node, provider=(machine(P.FAILED),), provider_views=old)[0] == {"cpu-1": S.STARTING}
+    assert look(make_node("cpu-1"), seen=(see(),), provider=(machine(P.FAILED),))[0] == {"cpu-1": S.IDLE}

@@ -12,19 +12,21 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.errors import InvalidInput
+from penstock.errors import InvalidInput, PenstockError
 from scaler.configuration import parse_fleet
 from scaler.engine import decide
 from scaler.pools import Billing, Fleet, capacity
 from scaler.simulate import Job, Report, SimulationOptions, Trace, read_trace, simulate, simulate_with_chart, table
-from scaler.simulate.__main__ import EXAMPLE_POOLS, main, shortfalls
+from scaler.simulate.__main__ import main
 from scaler.simulate.always_on import AlwaysOn
 from scaler.simulate.clues import CluesOptions
 from scaler.simulate.generate import KINDS, generate
 from scaler.simulate.ours import Penstock
+from scaler.simulate.quality import EXAMPLE_POOLS, recorded, shortfalls
 from scaler.simulate.report import percentile
 from scaler.simulate.theirs import Clues
 from scaler.simulate.trace import joined, parse_csv, parse_swf
+from scaler.simulate.worker import Worker
 from scaler.simulate.world import World
 from tests.scaler.building import GIB, MINUTE, make_fleet, make_pool
 
@@ -149,14 +151,33 @@ def test_c18_the_simulation_uses_the_engine_and_is_deterministic() -> None:
     assert decide(controller.snapshot(), EXAMPLE) == decide(controller.snapshot(), EXAMPLE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "recorded"])
 @pytest.mark.parametrize("reconsider_ms", [60_000, 0], ids=["clues", "clues without its delay"])
 def test_c16_quality_no_more_energy_than_clues_at_no_worse_p95_wait(kind: str, reconsider_ms: int) -> None:
     clues = CluesOptions(reconsider_ms=reconsider_ms)
-    report = simulate(SimulationOptions(trace=generate(kind, days=7), fleet=EXAMPLE, clues=clues))
+    report = simulate(SimulationOptions(trace=_load(kind), fleet=EXAMPLE, clues=clues))
     assert shortfalls(report) == []
     assert report.of("always on").kwh > report.of("clues").kwh
     assert all(outcome.unstarted == 0 for outcome in report.outcomes)
+
+
+def _load(kind: str) -> Trace:
+    return recorded() if kind == "recorded" else generate(kind, days=7)
+
+
+def test_c18_a_long_trace_in_two_processes_gives_the_same_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = SimulationOptions(trace=generate("bursty", days=1), fleet=EXAMPLE, chart=True)
+    alone = simulate_with_chart(options)
+    monkeypatch.setattr("scaler.simulate.run.PARALLEL_FROM", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert simulate_with_chart(options) == alone
+
+
+def test_a_second_process_that_ends_early_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/true")
+    options = SimulationOptions(trace=generate("steady", days=0.2), fleet=EXAMPLE)
+    with pytest.raises(PenstockError, match="ended before its answer"), Worker(options) as worker:
+        worker.run_out()
 
 
 def test_energy_is_compared_over_the_same_time_and_money_counts_paid_intervals() -> None:

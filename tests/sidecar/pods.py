@@ -22,6 +22,7 @@ import msgspec
 
 from dispatcher.sidecar.launcher import PATH as LAUNCHER
 from penstock.adapters.s3 import Credentials, S3Config, S3Store
+from penstock.errors import NotFound
 from penstock.model import (
     SYSTEM_BUCKET,
     BucketEvent,
@@ -36,7 +37,7 @@ from penstock.model.objects import log_key, result_key
 from tests.testbed.minio import Minio
 from tests.testbed.paths import REPOSITORY
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 class Shop:
@@ -92,9 +93,12 @@ async def opened_shop(minio: Minio, name: str) -> AsyncIterator[Shop]:
 class LocalPod:
     """Three processes and the folders between them."""
 
-    def __init__(self, folder: Path, shop: Shop, plan: JobPlan, script: str, *, shell: Sequence[str] = ("dash",)) -> None:
+    def __init__(
+        self, folder: Path, shop: Shop, plan: JobPlan, script: str, *, shell: Sequence[str] = ("dash",)
+    ) -> None:
         self.shop = shop
         self.plan = plan
+        self.folder = folder
         self.run = folder / "run"
         self.job = folder / "job"
         self.own = folder / "own"
@@ -136,14 +140,15 @@ class LocalPod:
                 self._spawn(name, [sys.executable, "-m", "dispatcher.sidecar", name], self.environment)
 
     def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.processes[name] = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+        with (self.folder / f"{name}.out").open("wb") as out:
+            self.processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
 
     def end(self) -> dict[str, int]:
         """Wait for all three; exit codes by name."""
@@ -151,9 +156,7 @@ class LocalPod:
         return {name: one.wait(deadline - time.monotonic()) for name, one in self.processes.items()}
 
     def said(self, name: str) -> str:
-        out = self.processes[name].stdout
-        assert out is not None
-        return out.read().decode()
+        return (self.folder / f"{name}.out").read_text()
 
     def kill(self, name: str) -> None:
         """With everything in its container."""
@@ -175,10 +178,31 @@ class LocalPod:
             while not (self.run / path).exists():
                 await asyncio.sleep(0.01)
 
+    async def minds_term(self) -> None:
+        """Until TERM does no more end a sidecar as it would end any program."""
+        async with asyncio.timeout(PATIENCE_S):
+            for name in ("input", "output"):
+                status = Path(f"/proc/{self.processes[name].pid}/status")
+                while not any(
+                    int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+                    for line in status.read_text().splitlines()  # noqa: ASYNC240 - a file of the kernel
+                    if line.startswith(("SigBlk", "SigIgn", "SigCgt"))
+                ):
+                    await asyncio.sleep(0.01)
+
     async def result(self, index: int = 0) -> ItemResult:
         item = self.plan.items[index]
         key = result_key(self.plan.name, item.invocation, item.attempt)
         return msgspec.json.decode(await self.shop.get(SYSTEM_BUCKET, key), type=ItemResult)
+
+    async def recorded(self, index: int) -> None:
+        """Until an item has its result."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(NotFound):
+                    await self.result(index)
+                    return
+                await asyncio.sleep(0.02)
 
     async def results(self) -> list[ItemResult]:
         return [await self.result(index) for index in range(len(self.plan.items))]
@@ -192,8 +216,6 @@ class LocalPod:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import asyncio
 import builtins
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -78,6 +79,8 @@ class KubernetesRegistry:
         self._decode_secret = msgspec.json.Decoder(SecretObject).decode
         self._content = ""
         self._seen_changes = 0
+        #: Functions that the last `list` could not read, with the reason; it gave stand-ins for them.
+        self.unreadable: dict[str, str] = {}
         #: Ends the watches.
         self._closing = asyncio.Event()
 
@@ -182,12 +185,16 @@ class KubernetesRegistry:
                 await self._drop_secret(secret)
             return old
 
-    async def adopt(self, name: str) -> Function:
-        """Give a function that was written by hand its token. One that has one already is left as it is. Raises
-        NotFound.
+    async def adopt(self, name: str, *, definition: dict[str, Any] | None = None) -> Function:
+        """Give a function that was written by hand its token, and a definition if it has none. One that has a token
+        already is left as it is. Raises NotFound.
         """
         resource, function = await self._get(name)
-        return function if links(resource)[0] else await self.replace(function)
+        if links(resource)[0]:
+            return function
+        return await self.replace(
+            msgspec.structs.replace(function, definition=function.definition or dict(definition or {}))
+        )
 
     async def report(self, name: str, state: FunctionState) -> None:
         """Show a function's state in the cluster. One that is gone is no error. Raises Unavailable, Forbidden."""
@@ -233,16 +240,26 @@ class KubernetesRegistry:
         resources = (await self._resources.list()).items
         hidden = {secret.metadata.name: secret for secret in (await self._hidden.list()).items}
         functions: builtins.list[Function] = []
+        unreadable: dict[str, str] = {}
         for resource in resources:
-            name, _ = links(resource)
-            if not name or name in hidden:
-                functions.append(function_of(resource, hidden_of(hidden[name]) if name else Hidden()))
-                continue
             try:
-                functions.append(await self.get(resource.metadata.name))
+                functions.append(await self._listed(resource, hidden))
             except NotFound:
                 continue  # deleted since
+            except Corrupt as error:
+                functions.append(_stand_in(resource))
+                unreadable[resource.metadata.name] = error.message
+        self.unreadable = unreadable
         return sorted(functions, key=lambda function: function.name)
+
+    async def _listed(self, resource: Resource, hidden: Mapping[str, SecretObject]) -> Function:
+        """Raises NotFound, Corrupt."""
+        name, _ = links(resource)
+        if not name:
+            return function_of(resource, Hidden())
+        if name in hidden:
+            return function_of(resource, hidden_of(hidden[name]))
+        return await self.get(resource.metadata.name)
 
     async def revision(self) -> str:
         self._check()
@@ -355,6 +372,14 @@ class KubernetesRegistry:
     def _missing(self, error: NotFound) -> Exception:
         text = f"functions cannot be kept in {self._namespace}: {error.message}; install the chart's CRD"
         return NamespaceMissing(text)
+
+
+def _stand_in(resource: Resource) -> Function:
+    """For a function that is there and cannot be read: paused and without inputs, so that nothing of it starts and
+    nobody takes it for deleted.
+    """
+    meta = resource.metadata
+    return Function(name=meta.name, uid=uid_of(meta.uid), generation=meta.generation, paused=True)
 
 
 def _change() -> int:

@@ -48,6 +48,12 @@ class Expired(Conflict):
     code = "expired"
 
 
+class DisruptionRefused(Conflict):
+    """A disruption budget does not allow an eviction now. Nothing about the server's load, although it answers 429."""
+
+    code = "disruption_budget"
+
+
 class Pushback(Unavailable):
     """The server is there and asks for less (429) or is in trouble (5xx). `after_s` = its word when to come again."""
 
@@ -91,6 +97,8 @@ def trouble(status: int, body: bytes, *, what: str, retry_after: str = "") -> Pe
         return _conflict(text, said)
     if status == 410:
         return Expired(text)
+    if status == 429 and any(cause.reason == "DisruptionBudget" for cause in details.causes):
+        return DisruptionRefused(text)
     if status in {401, 408, 429} or status >= 500:
         if "space exceeded" in said.message:
             return OutOfSpace(text)

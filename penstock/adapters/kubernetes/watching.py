@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ T = TypeVar("T")
 PAGE = 500
 #: The server ends a watch after this long; going on costs one request and shares the load between servers.
 WATCH_S = 290
+_SILENCE_MARGIN_S = 5
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
 
@@ -73,12 +74,30 @@ class _Failure(msgspec.Struct):
 
 
 class Follower(Generic[T]):
-    """One collection at `path`, narrowed by label selector. `kind` is a msgspec Struct of the fields wanted."""
+    """One collection at `path`, narrowed by label selector. `kind` is a msgspec Struct of the fields wanted.
 
-    def __init__(self, client: KubernetesClient, path: str, kind: type[T], *, selector: str = "") -> None:
+    For whoever must know how old his view is: `heard` is called with True whenever the server was heard (a list, an
+    opened watch, an event, a bookmark) and with False when the thread is lost; a short `watch_s` makes a watch on which
+    nothing happens speak that often, since its end and the next one's beginning are heard too.
+    """
+
+    def __init__(
+        self,
+        client: KubernetesClient,
+        path: str,
+        kind: type[T],
+        *,
+        selector: str = "",
+        watch_s: int = WATCH_S,
+        heard: Callable[[bool], None] | None = None,
+    ) -> None:
         self._client = client
         self._path = path
         self._selector = selector
+        self._watch_s = watch_s
+        #: Longer than the server may be silent; None = the client's own limit.
+        self._silence_s = None if watch_s == WATCH_S else watch_s + _SILENCE_MARGIN_S
+        self._heard: Callable[[bool], None] = heard or _nobody_hears
         self._decode_list: msgspec.json.Decoder[ListOf[T]] = msgspec.json.Decoder(ListOf[kind])  # type: ignore[valid-type]
         self._decode: msgspec.json.Decoder[T] = msgspec.json.Decoder(kind)
         self._decode_event = msgspec.json.Decoder(_Event).decode
@@ -123,6 +142,7 @@ class Follower(Generic[T]):
                 if not version:
                     snapshot = await self.list()
                     version = snapshot.version
+                    self._heard(True)
                     yield snapshot
                 async for seen, change in self._watch(version):
                     version = seen
@@ -130,8 +150,10 @@ class Follower(Generic[T]):
                     if change is not None:
                         yield change
             except Expired:
+                self._heard(False)
                 version = ""
             except Unavailable as error:
+                self._heard(False)
                 log.warning("a watch broke", action="watch_broken", path=self._path, error=error.message)
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE_S, pause * 2)
@@ -142,11 +164,13 @@ class Follower(Generic[T]):
             "watch": "true",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(WATCH_S),
+            "timeoutSeconds": str(self._watch_s),
             **self._narrowed(),
         }
-        async with self._client.stream(self._path, params) as chunks:
+        async with self._client.stream(self._path, params, silence_s=self._silence_s) as chunks:
+            self._heard(True)
             async for line in lines(chunks):
+                self._heard(True)
                 event = self._read(self._decode_event, line)
                 if event.type == "ERROR":
                     code = self._read(self._decode_failure, event.object).code
@@ -163,6 +187,10 @@ class Follower(Generic[T]):
             return decode(data)
         except msgspec.DecodeError as error:
             raise Corrupt(f"an event of {self._path} cannot be read: {error}") from error
+
+
+def _nobody_hears(alive: bool) -> None:
+    """For followers of whom nobody asks how old their view is."""
 
 
 async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -6,8 +6,9 @@ The escaped path made here is the one that is signed and the one that goes over 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from penstock.adapters.s3.sigv4 import escape_path
 from penstock.errors import InvalidInput
@@ -22,8 +23,7 @@ class Style(enum.StrEnum):
     VIRTUAL = "virtual"
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """An S3 endpoint. `base` is a path in front of all buckets, escaped, usually empty."""
 
     scheme: str

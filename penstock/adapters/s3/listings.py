@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from penstock.adapters.s3 import metadata, wire
+from penstock.adapters.s3 import etags, metadata, wire
 from penstock.adapters.s3.client import Answer, Ask, Client
 from penstock.adapters.s3.names import byte_order, listing_start
 from penstock.adapters.s3.trouble import BAD_NAME_CODES, Target, Wish, code_of
@@ -125,7 +125,7 @@ class Listings:
             etag=headers.get("ETag", "").strip('"'),
             size=int(headers.get("Content-Length", "0")),
             modified_s=wire.http_time_s(headers.get("Last-Modified")),
-            version_id=wire.version_of(headers.get("x-amz-version-id")),
+            version_id=etags.version_of(headers.get("x-amz-version-id")),
             metadata=metadata.decode(headers),
             write=headers.get(metadata.PREFIX + metadata.WRITE, ""),
             answered_s=wire.http_time_s(headers.get("Date")),

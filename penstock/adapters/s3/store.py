@@ -90,6 +90,10 @@ class S3Store:
         query = (("versioning", ""),)
         await self.client.call(Ask("PUT", Target(Wish.CHANGED, bucket), query=query, body=body))
 
+    async def versioned(self, bucket: str) -> bool:
+        """Whether the bucket keeps, or once kept, old versions. Raises NotFound."""
+        return await self._listings.versioned(bucket)
+
     async def buckets(self) -> list[str]:
         found: list[str] = []
         query: tuple[tuple[str, str], ...] = ()

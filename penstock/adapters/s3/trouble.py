@@ -6,7 +6,8 @@ Pure. The store's own message is never repeated: it may hold an access key, and 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from penstock.errors import (
     AlreadyExists,
@@ -83,8 +84,7 @@ class Wish(enum.StrEnum):
     CHANGED = "changed"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """An answer that is no success: HTTP status, S3 code (empty where there was no body), and the wait it asks for."""
 
     status: int
@@ -101,8 +101,7 @@ class Failure:
         return self.status in BUSY_STATUS or self.code in BUSY_CODES
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What a request is about."""
 
     wish: Wish

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import escape as escape_xml
 
+from penstock.adapters.s3 import etags, wire
 from penstock.adapters.s3 import metadata as meta
-from penstock.adapters.s3 import wire
 from penstock.adapters.s3.body import EMPTY, Body, of_bytes
 from penstock.adapters.s3.client import Answer, Ask, Client, Doubtful
 from penstock.adapters.s3.listings import Listings
@@ -242,7 +242,7 @@ def _written(answer: Answer) -> Written:
     headers = answer.headers
     return Written(
         headers.get("ETag", "").strip('"'),
-        wire.version_of(headers.get("x-amz-version-id")),
+        etags.version_of(headers.get("x-amz-version-id")),
         wire.http_time_s(headers.get("Date")),
     )
 

@@ -7,7 +7,7 @@ bombs are made, are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -15,6 +15,7 @@ from functools import lru_cache
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
+from penstock.adapters.s3.etags import version_of
 from penstock.errors import Corrupt
 from penstock.model import ObjectInfo
 
@@ -24,7 +25,6 @@ _MS = timedelta(milliseconds=1)
 _NO_SPACE = b"no space left on device"
 FULL = "XMinioStorageFull"
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}\Z")
-_PLAIN_MD5 = re.compile(r"[0-9a-f]{32}\Z")
 
 
 @dataclass(frozen=True)
@@ -112,20 +112,6 @@ def http_time_s(text: str | None) -> int:
         return int(parsedate_to_datetime(text).timestamp()) if text else 0
     except (ValueError, TypeError):
         return 0
-
-
-def plain_md5(etag: str, headers: Mapping[str, str]) -> str | None:
-    """The MD5 of an object's content where its etag is one: not after a multipart upload nor under a customer's key."""
-    if headers.get("x-amz-server-side-encryption-customer-algorithm") or headers.get(
-        "x-amz-server-side-encryption", "AES256"
-    ).startswith("aws:"):
-        return None
-    return etag if _PLAIN_MD5.match(etag) else None
-
-
-def version_of(text: str | None) -> str | None:
-    """`null` is the version of an object written while versioning was off, and is overwritten: no identity."""
-    return text if text and text != "null" else None
 
 
 def objects_page(bucket: str, body: bytes) -> Page:

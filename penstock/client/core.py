@@ -1,4 +1,4 @@
-"""The client of the HTTP interface `/v1`, asynchronous, over one aiohttp session.
+"""The calls of the HTTP interface `/v1`, one method each, asynchronous, over one aiohttp session.
 
 The command line uses it, and so can any program: it turns answers into the types of `penstock.answers` and failures
 into the errors of `penstock.errors`, so that a caller decides by class and never reads a status code or a text. It
@@ -7,8 +7,10 @@ retries nothing by itself: most calls order work, and only the caller knows whet
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,35 +19,47 @@ import msgspec
 from yarl import URL
 
 from penstock import answers, errors
-from penstock.client_errors import RunFailed, RunTimedOut, TooLarge, Unauthenticated, Unreachable, error_of
+from penstock.client_errors import RunFailed, RunTimedOut, Unreachable, error_of
 from penstock.client_wire import base_address, decoded, encoded, object_path, quoted, server_sent_events
-
-__all__ = ["Body", "Client", "RunFailed", "RunTimedOut", "TooLarge", "Unauthenticated", "Unreachable"]
 
 T = TypeVar("T")
 Body = bytes | AsyncIterable[bytes]
+#: Yields the value of the header `Authorization` for the next request; how tokens that expire are renewed.
+Authorization = Callable[[], Awaitable[str]]
 
 #: Bytes per read of a streamed object: large enough that the event loop is not the limit, small enough to stay flat.
 CHUNK = 256 * 1024
 
 
-class Client:
+class Calls:
     """One server, one credential. Use as an async context manager.
 
     Every method may raise `Unreachable`, `Unauthenticated` and `errors.Unavailable`, and `errors.NotFound` where it
     names something; what else it may raise is said at the method.
     """
 
-    def __init__(self, server: str, token: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        server: str,
+        token: str = "",
+        *,
+        authorization: Authorization | None = None,
+        ca: str | Path | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
         """`timeout_s` bounds the connection and each wait for bytes, never a whole transfer.
 
-        Raises InvalidInput when the address or the token cannot be one.
+        `authorization` stands in for a token that is not enough (a password, tokens that expire). `ca` is a PEM file of
+        the authority that signed the server's certificate, where the system does not know it; certificates are always
+        verified. Raises InvalidInput when the address, the token or that file cannot be one.
         """
         self.server = base_address(server)
         if not (token.isascii() and token.isprintable()):
             # Not repeated here: it may be a real one with a line end pasted to it.
             raise errors.InvalidInput("this is no token: it holds a line break or a character beyond ASCII")
         self._token = token
+        self._authorization = authorization
+        self._trust = trust(ca)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         self._endless = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -54,12 +68,17 @@ class Client:
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        self._session = aiohttp.ClientSession(headers=headers, auto_decompress=False)
+        connector = aiohttp.TCPConnector(ssl=self._trust) if self._trust is not None else None
+        self._session = aiohttp.ClientSession(headers=headers, auto_decompress=False, connector=connector)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the connections. Idempotent."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -184,7 +203,7 @@ class Client:
 
     async def log(
         self, name: str, *, attempt: int | None = None, offset: int = 0, follow: bool = False
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the output of one attempt (None = the latest); with `follow` until the attempt ends."""
         params = {"offset": str(offset)} if offset else {}
         if attempt is not None:
@@ -295,6 +314,8 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "use the client in `async with`"
         timeout = self._endless if endless else self._timeout
+        if self._authorization is not None:
+            headers = {"Authorization": await self._authorization(), **(headers or {})}
         try:
             # `encoded`: the path is encoded already, exactly once.
             query = "&".join(f"{name}={quoted(value)}" for name, value in (params or {}).items())
@@ -325,8 +346,30 @@ def _invocation(name: str, verb: str = "") -> str:
 
 def unreachable(server: str, error: Exception) -> Unreachable:
     """Say in one sentence why no answer came."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+        return Unreachable(
+            f"the certificate of {server} is not trusted: {why}; if its authority is your own, name that with --ca"
+        )
     if isinstance(error, aiohttp.ClientConnectorError):
         return Unreachable(f"no server answers at {server}: {error.os_error.strerror or error.os_error}")
     if isinstance(error, TimeoutError):
         return Unreachable(f"the server at {server} does not answer in time")
     return Unreachable(f"the connection to {server} broke off: {str(error) or type(error).__name__}")
+
+
+def trust(ca: str | Path | None) -> ssl.SSLContext | None:
+    """Return whom to trust: the system's authorities and those in a PEM file; None = the system's alone.
+
+    Raises InvalidInput when the file cannot be read or holds no certificate.
+    """
+    if not ca:
+        return None
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(cafile=str(ca))
+    except ssl.SSLError as error:
+        raise errors.InvalidInput("the file holds no certificate in PEM form", where=str(ca)) from error
+    except OSError as error:
+        raise errors.InvalidInput(f"the certificate file cannot be read: {error.strerror}", where=str(ca)) from error
+    return context

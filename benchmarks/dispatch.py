@@ -1,0 +1,196 @@
+"""The dispatcher on a cluster: Jobs made from a backlog beside bare POSTs, and what a million queued items cost.
+
+Everything is real but what would work on the Jobs: the controller manager and the scheduler are stopped, so that
+nothing but the API server is measured. Bare POSTs send the very bodies that the dispatcher sends, with as many
+requests in flight and an open watch that nobody decodes; they are sent before and after, since the machine is shared.
+
+The million waits in a paused function: its items are taken in from the log, and then the process is killed and started
+again, once with its ledger and once without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+
+from benchmarks.harness import Report, main
+from dispatcher.kubernetes import KubernetesSettings
+from dispatcher.kubernetes.configuration import runner_settings
+from dispatcher.kubernetes.template import JobTemplate
+from penstock.adapters.kubernetes import KubernetesClient
+from penstock.adapters.kubernetes.access import tls
+from penstock.model import Function, Resources
+from penstock.settings import Settings
+from tests.dispatcher_service.support import Program, Stage
+from tests.kubernetes import support as cluster
+from tests.kubernetes.plans import plan
+from tests.testbed.bed import Bed
+
+IN_FLIGHT = 32
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+APPEND = 5000
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 1e6
+
+
+async def metric(program: Program, name: str) -> float:
+    """Sum of a metric over its labels; 0 = not there yet."""
+    if not program.said("start"):
+        return 0.0
+    with contextlib.suppress(aiohttp.ClientError):
+        text = (await program.probe("/metrics"))[1]
+        return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
+    return 0.0
+
+
+async def until(program: Program, name: str, value: float, *, pause_s: float = 0.02, seconds: float = 1800) -> float:
+    """When a metric reached a value, by the monotonic clock."""
+    async with asyncio.timeout(seconds):
+        while await metric(program, name) < value:
+            assert program.process.returncode is None, program.log.read_text(encoding="utf-8")[-3000:]
+            await asyncio.sleep(pause_s)
+    return time.monotonic()
+
+
+async def raw_rate(api: KubernetesClient, namespace: str, count: int) -> float:
+    """Bare POSTs a second."""
+    shared = plan(resources=Resources())
+    template = JobTemplate(shared, _settings(namespace))
+    bodies = [template.render(cluster.numbered(shared, number)).body for number in range(count)]
+    access = api.access
+    headers = {"Authorization": f"Bearer {access.token}", "Content-Type": "application/json"}
+    path = cluster.jobs_path(namespace)
+    connector = aiohttp.TCPConnector(ssl=tls(access), limit=0)
+    async with aiohttp.ClientSession(access.server, connector=connector, headers=headers) as session:
+
+        async def lane() -> None:
+            while bodies:
+                async with session.post(path, data=bodies.pop()) as response:
+                    assert response.status == 201, await response.text()
+                    await response.read()
+
+        async def drain() -> None:
+            async with session.get(path, params={"watch": "true"}, timeout=aiohttp.ClientTimeout()) as response:
+                async for _ in response.content.iter_any():
+                    pass
+
+        watch = asyncio.create_task(drain())
+        begun = time.monotonic()
+        await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
+        rate = count / (time.monotonic() - begun)
+        watch.cancel()
+        await asyncio.wait({watch})
+    await api.request("DELETE", path, params={"propagationPolicy": "Background"})
+    return rate
+
+
+def _settings(namespace: str) -> KubernetesSettings:
+    return dataclasses.replace(runner_settings(Settings()), namespace=namespace)
+
+
+@contextlib.asynccontextmanager
+async def opened_stage(bed: Bed, api: KubernetesClient, folder: Path) -> AsyncIterator[Stage]:
+    stage = Stage(bed, folder, api)
+    await stage.open(follow=False)
+    try:
+        yield stage
+    finally:
+        await stage.close()
+
+
+async def backlog(stage: Stage, function: Function, count: int) -> None:
+    for begin in range(0, count, APPEND):
+        await stage.send(stage.events(function, range(begin, min(count, begin + APPEND))))
+
+
+async def create(report: Report, bed: Bed, api: KubernetesClient, folder: Path, count: int) -> None:
+    """Jobs from a backlog, with bare POSTs before and after."""
+    places = [await cluster.make_namespace(api, f"raw-{number}") for number in range(2)]
+    before = await raw_rate(api, places[0], count)
+    async with opened_stage(bed, api, folder) as stage:
+        function = await stage.deploy()
+        await backlog(stage, function, count)
+        program = await stage.start(PENSTOCK_JOBS_PENDING=str(10 * count))
+        name = "penstock_dispatcher_jobs_total"
+        begun = await until(program, name, 1)
+        first, used = await metric(program, name), cpu_s(program.pid)
+        ended = await until(program, name, count)
+        rate = (count - first) / (ended - begun)
+        cpu = (cpu_s(program.pid) - used) * 1000 / (count - first)
+        await program.kill()
+    after = await raw_rate(api, places[1], count)
+    raw = (before + after) / 2
+    report.add("raw_posts_per_s", raw, "/s", beside=f"{before:.0f} before, {after:.0f} after")
+    report.add("jobs_per_s", rate, "/s", beside=f"{count} Jobs from a backlog, records in Kafka included")
+    report.add("vs_raw", rate / raw, "", target=">= 0.8", beside="bare POSTs of the same bodies = 1")
+    report.add("cpu_ms_per_job", cpu, "ms", beside="of the dispatcher, from event to Job")
+
+
+async def million(report: Report, bed: Bed, api: KubernetesClient, folder: Path, count: int) -> None:
+    """What so many queued items cost in memory, and how long a restart takes."""
+    whole = count >= 1_000_000
+    async with opened_stage(bed, api, folder) as stage:
+        function = await stage.deploy(paused=True)
+        program = await stage.start("state")
+        begun = await until(program, "penstock_dispatcher_active", 1)
+        await backlog(stage, function, count)
+        ended = await until(program, "penstock_dispatcher_records_total", count, pause_s=0.5)
+        note = f"{count} items taken in at {count / (ended - begun):.0f}/s"
+        if whole:
+            report.add("rss_mb_at_1m", rss_mb(program.pid), "MB", target="< 500", beside=note)
+        else:
+            report.note(f"{rss_mb(program.pid):.0f} MB with {note}; figures named 1m need a real million")
+        await program.kill()
+        limits = {"restart_warm_s": ("< 10", False), "restart_rebuild_s": ("< 180", True)}
+        for key, (target, rebuild) in limits.items():
+            if rebuild:
+                shutil.rmtree(stage.folder / "state")
+            begun = time.monotonic()
+            program = await stage.start("state")
+            took = await until(program, "penstock_dispatcher_active", 1) - begun
+            beside = f"{count} records; up to 6 s of it are the Lease of the one that was killed"
+            report.add(key, took, "s", target=target if whole else "", beside=beside)
+            await program.kill()
+
+
+async def measure(report: Report) -> None:
+    jobs, queued = (1500, 20_000) if report.small else (6000, 1_000_000)
+    folder = Path(tempfile.mkdtemp(prefix="penstock-dispatch-"))
+    try:
+        async with Bed() as bed:
+            await bed.start("minio", "kafka", "kubernetes")
+            await cluster.use(bed.kubernetes)
+            async with cluster.client() as api:
+                await bed.kubernetes.stop("kube-controller-manager", "kube-scheduler")
+                await create(report, bed, api, folder, jobs)
+                if not report.skip_million:
+                    await million(report, bed, api, folder, queued)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(report: Report) -> None:
+    asyncio.run(measure(report))
+
+
+if __name__ == "__main__":
+    main("dispatch", run)
