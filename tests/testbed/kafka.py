@@ -138,7 +138,8 @@ class Kafka(Component):
         return "".join(f"{key}={value}\n" for key, value in settings.items())
 
     async def _format(self, properties: Path) -> None:
-        cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+        # The tool would take an id that begins with a dash for an option.
+        cluster = "p" + base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")[1:]
         argv = [*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties]
         process = Process.spawn(self.bed.guardian, "kafka-format", argv, log=self.log("kafka-format"))
         if not await process.ended(FORMAT_SECONDS) or process.exit_code() != 0:
