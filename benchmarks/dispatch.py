@@ -142,7 +142,7 @@ async def create(report: Report, bed: Bed, api: KubernetesClient, folder: Path, 
     report.add("raw_posts_per_s", raw, "/s", beside=f"{before:.0f} before, {after:.0f} after")
     report.add("jobs_per_s", rate, "/s", beside=f"{count} Jobs from a backlog, records in Kafka included")
     report.add("vs_raw", rate / raw, "", target=">= 0.8", beside="bare POSTs of the same bodies = 1")
-    report.add("cpu_ms_per_job", cpu, "ms", beside="of the dispatcher, from event to Job")
+    report.add("cpu_ms_per_job", cpu, "ms", beside="of the dispatcher, while it plans, records and submits")
 
 
 async def million(report: Report, bed: Bed, api: KubernetesClient, folder: Path, count: int) -> None:

@@ -25,6 +25,7 @@ from penstock.adapters.kafka import KafkaEventLog
 from penstock.adapters.kubernetes import KubernetesClient, KubernetesRegistry
 from penstock.adapters.s3 import S3Store
 from penstock.adapters.sqlite import SqliteLedger, open_view
+from penstock.collectors import KubernetesCollector
 from penstock.errors import InvalidInput, PenstockError, Unavailable
 from penstock.observability import configure_logging
 from penstock.probes import add_probes, serving
@@ -67,7 +68,7 @@ class Service:
     async def run(self) -> None:
         """Until `stop`. Raises InvalidInput (settings), and what only a person can mend."""
         app = web.Application()
-        add_probes(app, registry=self._collector, waiting_for=self.waiting_for)
+        add_probes(app, registry=self._collector, waiting_for=self.waiting_for, service="dispatcher")
         settings = self._settings
         async with serving(app, settings.service.listen) as address:
             log.info("dispatcher starts", action="start", version=__version__, probes=address)
@@ -112,6 +113,7 @@ class Service:
         self, store: S3Store, client: KubernetesClient, event_log: KafkaEventLog, ledger: SqliteLedger
     ) -> None:
         settings, group = self._settings, self._settings.kubernetes
+        self._collector.register(KubernetesCollector(client.use, lambda: client.pressure.allowed))
         credentials = s3_credentials(settings)
 
         @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from dispatcher.dead import letters
+from dispatcher.early import EarlyCancels, Held
 from dispatcher.functions import Functions
 from dispatcher.lifecycle import Step, advance, queued, refused
 from dispatcher.matching import existing, never_run, replayable
@@ -37,13 +38,15 @@ from penstock.model import (
     Phase,
     Record,
 )
-from penstock.ports import EventLog, Ledger, LogEntry, ObjectStore, Runner
+from penstock.ports import EventLog, Ledger, LogEntry, ObjectStore, Runner, StoredEntry
 
 log = structlog.get_logger("dispatcher.commands")
 
 GROUP = "penstock.dispatcher"
 PAGE = 500
 RETRY_S = 1.0
+#: Between two looks for the record that an early cancel waits for.
+EARLY_S = 0.2
 
 
 class Commands:
@@ -70,6 +73,7 @@ class Commands:
         self._epoch = epoch
         self._refresh = refresh
         self._positions: dict[int, int] | None = None
+        self._early = EarlyCancels()
 
     async def run(self) -> None:
         while True:
@@ -83,6 +87,9 @@ class Commands:
         """Carry out what waits; returns how many commands."""
         if self._positions is None:
             self._positions = dict(await self._log.committed(GROUP, TOPIC_COMMANDS))
+        if self._early:
+            await self._settle_early()
+            wait_s = min(wait_s, EARLY_S)
         entries = await self._log.read(TOPIC_COMMANDS, self._positions, limit=100, wait_s=wait_s)
         for entry in entries:
             try:
@@ -90,10 +97,17 @@ class Commands:
             except msgspec.DecodeError as error:
                 log.error("a command cannot be read and is left out", action="bad_command", error=str(error))
             else:
-                await self.carry_out(command)
+                if await self._too_early(command):
+                    await self._hold(command, entry)
+                else:
+                    await self.carry_out(command)
             self._positions[entry.partition] = entry.offset + 1
-            await self._log.commit(GROUP, TOPIC_COMMANDS, self._positions)
+            await self._commit()
         return len(entries)
+
+    async def _commit(self) -> None:
+        if self._positions is not None:
+            await self._log.commit(GROUP, TOPIC_COMMANDS, self._early.committable(self._positions))
 
     async def carry_out(self, command: Command) -> int:
         """Do one command; returns how many invocations or letters it touched."""
@@ -127,6 +141,35 @@ class Commands:
             return 0
         await self._end([record], reason)
         return 1
+
+    async def _too_early(self, command: Command) -> bool:
+        """Whether it cancels what has no record, and perhaps will have one soon."""
+        return (
+            command.kind is CommandKind.CANCEL
+            and self._scheduler.job_of(command.invocation) is None
+            and await self._ledger.get(command.invocation) is None
+        )
+
+    async def _hold(self, command: Command, entry: StoredEntry) -> None:
+        until = await self._log.end(TOPIC_EVENTS)
+        held = Held(command=command, partition=entry.partition, offset=entry.offset, until=until, since_ms=now_ms())
+        if (lost := self._early.hold(held)) is not None:
+            log.error("too many cancels wait for a record", action="cancel_lost", invocation=lost.command.invocation)
+
+    async def _settle_early(self) -> None:
+        """Carry out the cancels whose invocation is recorded by now, and give up those that wait in vain."""
+        # Read before the ledger: what intake committed is recorded, so a missing record is missing for good.
+        vain = self._early.vain(await self._log.committed(GROUP, TOPIC_EVENTS), now_ms())
+        held = self._early.all()
+        known = await self._ledger.known([one.command.invocation for one in held])
+        settled = [one for one in held if one.command.invocation in known]
+        for one in settled:
+            await self.carry_out(one.command)
+        for one in vain:
+            if one not in settled:
+                log.info("a cancel found nothing to cancel", action="cancel", invocation=one.command.invocation)
+        self._early.release([one.command.id for one in (*settled, *vain)])
+        await self._commit()
 
     async def _stop_item(self, job: Running, invocation: str, reason: str) -> None:
         job.cancel[invocation] = reason

@@ -87,6 +87,7 @@ class Intake:
     async def _record(self, entries: list[StoredEntry]) -> None:
         now = now_ms()
         candidates: dict[str, Record] = {}
+        written_ms: dict[str, int] = {}
         letters: list[DeadLetter] = []
         repeats = 0
         for entry in entries:
@@ -98,12 +99,16 @@ class Intake:
             for record in routed:
                 repeats += record.id in candidates
                 candidates.setdefault(record.id, record)
+                written_ms.setdefault(record.id, entry.time_ms)
         known = await self._ledger.known(list(candidates))
         fresh = [record for record in candidates.values() if record.id not in known]
         await self._bury(letters)
         changed = await self._recorder.write(fresh)
         self._metrics.events.inc(len(entries))
         self._metrics.duplicates.inc(repeats + len(candidates) - len(fresh))
+        done = now_ms()
+        for record in changed:
+            self._metrics.taken_in(record.function, (done - written_ms[record.id]) / 1000)
         self._on_queued(changed)
 
     def _route(self, entry: StoredEntry, now: int) -> list[Record]:

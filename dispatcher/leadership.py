@@ -87,7 +87,7 @@ class Leadership:
             async with self._elected() as lease:
                 if lease is not None:
                     await self._turn(lease)
-            self._metrics.active.set(0)
+            self._metrics.stand_by()
 
     @asynccontextmanager
     async def _elected(self) -> AsyncIterator[LeaderLease | None]:

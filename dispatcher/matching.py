@@ -21,7 +21,7 @@ ENDED = frozenset(phase for phase in Phase if phase.final)
 
 
 async def existing(store: ObjectStore, function: Function, path_prefix: str = "") -> AsyncIterator[list[BucketEvent]]:
-    """Pages of the objects under a function's inputs, as events."""
+    """Pages of the objects under a function's inputs, as events. Folder markers are none: they would be skipped."""
     seen: set[tuple[str, str]] = set()
     for entry in function.inputs:
         place = (entry.bucket, entry.key_prefix)
@@ -33,7 +33,9 @@ async def existing(store: ObjectStore, function: Function, path_prefix: str = ""
                 yield [
                     BucketEvent.of(info, Origin.REPLAY)
                     for info in page
-                    if takes(function, info.bucket, info.key) and f"{info.bucket}/{info.key}".startswith(path_prefix)
+                    if not info.key.endswith("/")
+                    and takes(function, info.bucket, info.key)
+                    and f"{info.bucket}/{info.key}".startswith(path_prefix)
                 ]
         except NotFound:
             continue  # the bucket is made with the function; without it there is nothing to fill back

@@ -1,14 +1,62 @@
-"""What the dispatcher counts and measures for Prometheus. Created on a registry that is passed in: no global state."""
+"""What the dispatcher counts and measures for Prometheus. Created on a registry that is passed in: no global state.
+
+Time is measured hop by hop, so that a slow installation says where: event -> queued (`intake`), queued -> Job created
+(`submit`), Job created -> script started (`start`), script (`run`), script ended -> published (`publish`); `wait` is
+queued -> started. The hop before them, upload -> event, is the watcher's. Labels are functions, phases and classes of
+reasons, never invocations or Jobs, and what is told of a function goes when the function goes.
+"""
 
 from __future__ import annotations
 
+from collections import Counter as Tally
+from collections.abc import Collection, Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600)
+
+#: What a Job in trouble waits for, by the word that the runner has from Kubernetes. Everything else is "other".
+_STUCK = {
+    "Unschedulable": "unschedulable",
+    "SchedulerError": "unschedulable",
+    "SchedulingGated": "unschedulable",
+    "ErrImagePull": "image",
+    "ImagePullBackOff": "image",
+    "ErrImageNeverPull": "image",
+    "InvalidImageName": "image",
+    "CreateContainerConfigError": "container",
+    "CreateContainerError": "container",
+    "RunContainerError": "container",
+    "CrashLoopBackOff": "container",
+    "NoPod": "no_pod",
+    "NodeNotReady": "node",
+}
+STUCK_CLASSES = (*sorted(set(_STUCK.values())), "other")
+
+
+def stuck_class(reason: str) -> str:
+    """One of STUCK_CLASSES for a runner's word on why a Job does not go on. Pure."""
+    return _STUCK.get(reason, "other")
+
+
+class _Timers:
+    """The histograms of one function, looked up once: a look-up costs as much as a dozen observations."""
+
+    __slots__ = ("intake", "publish", "ran", "start", "submit", "waited")
+
+    def __init__(self, metrics: DispatcherMetrics, function: str) -> None:
+        self.intake = metrics.intake.labels(function)
+        self.submit = metrics.submit.labels(function)
+        self.start = metrics.start.labels(function)
+        self.waited = metrics.waited.labels(function)
+        self.ran = metrics.ran.labels(function)
+        self.publish = metrics.publish.labels(function)
 
 
 class DispatcherMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self.events = Counter("penstock_dispatcher_events", "Triggers read from the event log", registry=registry)
         self.duplicates = Counter(
             "penstock_dispatcher_duplicates", "Triggers whose invocation was already known", registry=registry
@@ -18,8 +66,26 @@ class DispatcherMetrics:
         )
         self.phases = Counter("penstock_dispatcher_records", "Records written, by phase", ["phase"], registry=registry)
         self.jobs = Counter("penstock_dispatcher_jobs", "Jobs submitted", ["function"], registry=registry)
+        self.attempts = Counter(
+            "penstock_dispatcher_attempts", "Attempts of items that ended, by outcome", ["outcome"], registry=registry
+        )
+        self._gauges()
+        self._hops()
+        # Looking a label up costs as much as a dozen increments, and these are on the path of every item.
+        self._recorded: dict[str, Counter] = {}
+        self._ended: dict[str, Counter] = {}
+        self._timed: dict[str, _Timers] = {}
+
+    def _gauges(self) -> None:
+        registry = self._registry
         self.queued = Gauge(
             "penstock_dispatcher_queued_items", "Items waiting, by function", ["function"], registry=registry
+        )
+        self.oldest = Gauge(
+            "penstock_dispatcher_oldest_queued_seconds",
+            "For how long the item has been queued that waits longest, by function; 0 = none waits",
+            ["function"],
+            registry=registry,
         )
         self.running = Gauge(
             "penstock_dispatcher_running_jobs", "Jobs that hold a slot, by function", ["function"], registry=registry
@@ -27,27 +93,29 @@ class DispatcherMetrics:
         self.pending = Gauge(
             "penstock_dispatcher_pending_jobs", "Jobs submitted that do not run yet", registry=registry
         )
+        self.stuck = Gauge(
+            "penstock_dispatcher_stuck_jobs", "Jobs that something keeps from going on, by reason", ["reason"],
+            registry=registry,
+        )  # fmt: skip
         self.active = Gauge(
             "penstock_dispatcher_active", "1 in the process that acts, 0 in a standby", registry=registry
         )
         self.epoch = Gauge("penstock_dispatcher_epoch", "Which turn of acting this is", registry=registry)
-        self.waited = Histogram(
-            "penstock_dispatcher_wait_seconds",
-            "From queued to the script's start",
-            ["function"],
-            buckets=_SECONDS,
-            registry=registry,
+
+    def _hops(self) -> None:
+        self.intake = self._seconds("intake", "From the event in the log to its durable record")
+        self.submit = self._seconds("submit", "From queued, or due again, to the Job's creation")
+        self.start = self._seconds("start", "From the Job's creation to the start of its first script")
+        self.waited = self._seconds("wait", "From queued to the script's start")
+        self.ran = self._seconds("run", "From the script's start to its end")
+        self.publish = self._seconds("publish", "From the script's end to its published outputs")
+
+    def _seconds(self, hop: str, help_: str) -> Histogram:
+        return Histogram(
+            f"penstock_dispatcher_{hop}_seconds", help_, ["function"], buckets=_SECONDS, registry=self._registry
         )
-        self.ran = Histogram(
-            "penstock_dispatcher_run_seconds",
-            "From the script's start to its end",
-            ["function"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        # Looking a label up costs as much as a dozen increments, and these are on the path of every item.
-        self._recorded: dict[str, Counter] = {}
-        self._timed: dict[str, tuple[Histogram, Histogram]] = {}
+
+    # ---- counted where things happen
 
     def record(self, phase: str) -> None:
         """One record of this phase was written."""
@@ -56,10 +124,91 @@ class DispatcherMetrics:
             counter = self._recorded[phase] = self.phases.labels(phase)
         counter.inc()
 
-    def observe(self, function: str, *, waited_s: float, ran_s: float) -> None:
-        """One item of this function ended."""
+    def taken_in(self, function: str, seconds: float) -> None:
+        """One invocation of this function is durably queued, so long after its event was."""
+        self._of(function).intake.observe(max(0.0, seconds))
+
+    def submitted(self, function: str, waited_s: Iterable[float]) -> None:
+        """One Job of this function was created, so long after its items had become due."""
+        self.jobs.labels(function).inc()
+        submit = self._of(function).submit
+        for seconds in waited_s:
+            submit.observe(max(0.0, seconds))
+
+    def ended(
+        self,
+        function: str,
+        outcome: str,
+        *,
+        waited_s: float | None = None,
+        ran_s: float = 0.0,
+        start_s: float | None = None,
+        publish_s: float | None = None,
+    ) -> None:
+        """One attempt of an item ended. `outcome` = "succeeded" or its error class. `waited_s` None = its script was
+        never started; `start_s` only for a Job's first item; `publish_s` only where something was published.
+        """
+        counter = self._ended.get(outcome)
+        if counter is None:
+            counter = self._ended[outcome] = self.attempts.labels(outcome)
+        counter.inc()
+        if waited_s is None:
+            return
+        timed = self._of(function)
+        timed.waited.observe(waited_s)
+        timed.ran.observe(ran_s)
+        if start_s is not None:
+            timed.start.observe(start_s)
+        if publish_s is not None:
+            timed.publish.observe(publish_s)
+
+    def _of(self, function: str) -> _Timers:
         timed = self._timed.get(function)
         if timed is None:
-            timed = self._timed[function] = (self.waited.labels(function), self.ran.labels(function))
-        timed[0].observe(waited_s)
-        timed[1].observe(ran_s)
+            timed = self._timed[function] = _Timers(self, function)
+        return timed
+
+    # ---- set when looked at
+
+    def depth(self, function: str, queued: int, oldest_s: float) -> None:
+        """What one function has waiting, and for how long the oldest of it has been."""
+        self.queued.labels(function).set(queued)
+        self.oldest.labels(function).set(max(0.0, oldest_s))
+
+    def stuck_jobs(self, reasons: Iterable[str]) -> None:
+        """The runner's word for each Job that does not go on."""
+        counts = Tally(stuck_class(reason) for reason in reasons)
+        for name in STUCK_CLASSES:
+            self.stuck.labels(name).set(counts[name])
+
+    def stand_by(self) -> None:
+        """This process does not act any more: what is waiting and running is another's to tell."""
+        self.active.set(0)
+        self.pending.set(0)
+        self.stuck_jobs(())
+        self.retain(())
+
+    def retain(self, functions: Collection[str]) -> None:
+        """Forget the series of functions that are not among these: a Prometheus would keep them for as long as they
+        are told.
+        """
+        by_function: tuple[MetricWrapperBase, ...] = (
+            self.jobs,
+            self.queued,
+            self.oldest,
+            self.running,
+            *self._histograms(),
+        )
+        for metric in by_function:
+            for function in _functions(metric).difference(functions):
+                metric.remove(function)
+        for function in [function for function in self._timed if function not in functions]:
+            del self._timed[function]
+
+    def _histograms(self) -> tuple[Histogram, ...]:
+        return (self.intake, self.submit, self.start, self.waited, self.ran, self.publish)
+
+
+def _functions(metric: MetricWrapperBase) -> set[str]:
+    """The functions that a metric has series for."""
+    return {sample.labels["function"] for family in metric.collect() for sample in family.samples}

@@ -70,7 +70,8 @@ class Outcomes:
         if status.phase is not JobPhase.PENDING:
             self._scheduler.began(status.name)
         if not ended:
-            self._scheduler.note(job, status.message if status.reason and not status.scripts_done else "", now)
+            troubled = bool(status.reason) and not status.scripts_done
+            self._scheduler.note(job, status.message if troubled else "", now, reason=status.reason)
             changed += self._named(job, now)
         if status.scripts_done and not ended:
             self._scheduler.release(status.name)
@@ -100,17 +101,26 @@ class Outcomes:
             job.records[result.invocation], result, retries=retries, settings=self._settings, now=now, epoch=self.epoch
         )
         job.records[result.invocation] = record
-        if result.started_ms:
-            self._measure(job, result, lane.pace if lane is not None else Pace(), record)
+        self._measure(job, result, lane.pace if lane is not None else Pace(), record)
         return record
 
     def _measure(self, job: Running, result: ItemResult, pace: Pace, record: Record) -> None:
+        outcome = "succeeded" if result.error is None else result.error.value
+        if not result.started_ms:
+            self._metrics.ended(job.plan.function, outcome)
+            return
         took = max(0, result.finished_ms - result.started_ms) / 1000
         first = result.invocation == job.plan.items[0].invocation
         start = max(0, result.started_ms - job.submitted_ms) / 1000 if first and job.submitted_ms else None
         pace.observe(start_s=start, item_s=took)
-        waited = max(0, result.started_ms - record.queued_ms) / 1000
-        self._metrics.observe(job.plan.function, waited_s=waited, ran_s=took)
+        self._metrics.ended(
+            job.plan.function,
+            outcome,
+            waited_s=max(0, result.started_ms - record.queued_ms) / 1000,
+            ran_s=took,
+            start_s=start,
+            publish_s=max(0, result.published_ms - result.finished_ms) / 1000 if result.published_ms else None,
+        )
 
     def _durable(self, job: Running, changed: list[Record], ended: bool, future: asyncio.Future[list[Record]]) -> None:
         if future.cancelled():

@@ -35,6 +35,7 @@ class Recorder:
         self._ledger = ledger
         self._metrics = metrics
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[list[Record]]]] = []
+        self._leaving: list[tuple[Sequence[Record], asyncio.Future[int]]] = []
         self._wake = asyncio.Event()
         self._writing = False
         self._feeds: set[ChangeFeed] = set()
@@ -51,10 +52,24 @@ class Recorder:
         self._wake.set()
         return future
 
+    def forget(self, records: Sequence[Record]) -> asyncio.Future[int]:
+        """End the lives of these invocations in the history; the future gives how many, once that is durable. One that
+        was written since it was read (it runs again) stays: this is decided between two writes.
+        """
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._leaving.append((records, future))
+        self._wake.set()
+        return future
+
     async def run(self) -> None:
         while True:
             await self._wake.wait()
             await self.turn()
+            if self._leaving:
+                records, future = self._leaving.pop(0)
+                count = await self._forget(records)
+                if not future.done():
+                    future.set_result(count)
 
     async def settled(self) -> None:
         """Return when everything handed in is written."""
@@ -68,13 +83,13 @@ class Recorder:
         while self._waiting and count < GROUP_LIMIT:
             group.append(self._waiting.pop(0))
             count += len(group[-1][0])
-        if not self._waiting:
+        if not self._waiting and len(self._leaving) <= 1:
             self._wake.clear()
         records = [record for part, _ in group for record in part]
         if not records:
             return
         self._writing = True
-        positions = await self._append(records)
+        positions = await self._append([LogEntry(record.id, encode(record)) for record in records])
         changed = await self._ledger.apply(records, positions)
         self._writing = False
         by_key = {(record.id, record.order): record for record in changed}
@@ -85,9 +100,18 @@ class Recorder:
             self._metrics.record(record.phase.value)
             self._announce(record)
 
-    async def _append(self, records: list[Record]) -> dict[int, int]:
+    async def _forget(self, records: Sequence[Record]) -> int:
+        """The log first: what it does not know of, a rebuilt view would bring back."""
+        known = await self._ledger.get_many([record.id for record in records])
+        gone = [one.id for one in records if one.id in known and known[one.id].order == one.order]
+        if gone:
+            positions = await self._append([LogEntry(invocation, b"") for invocation in gone])
+            await self._ledger.forget(gone)
+            await self._ledger.apply([], positions)
+        return len(gone)
+
+    async def _append(self, entries: list[LogEntry]) -> dict[int, int]:
         """Append until it succeeds: a full disk or an absent broker delays everything and loses nothing."""
-        entries = [LogEntry(record.id, encode(record)) for record in records]
         while True:
             try:
                 placed = await self._log.append(TOPIC_RECORDS, entries)

@@ -24,3 +24,9 @@ class Running(msgspec.Struct):
     #: What it waits for in the cluster, in words, and since when (ms); "" = nothing is wrong.
     waits: str = ""
     waits_ms: int = 0
+    #: The same in the runner's one word.
+    waits_reason: str = ""
+
+    def waited_s(self) -> list[float]:
+        """How long each item had been due when the Job was submitted."""
+        return [(self.submitted_ms - max(one.queued_ms, one.not_before_ms)) / 1000 for one in self.records.values()]

@@ -147,8 +147,9 @@ class Scheduler:
         self.submit_ready()
         self.kick()
 
-    def note(self, job: Running, waits: str, now: int) -> None:
-        """What a Job waits for in the cluster; "" = nothing is wrong."""
+    def note(self, job: Running, waits: str, now: int, *, reason: str = "") -> None:
+        """What a Job waits for in the cluster, as a sentence and as the runner's word; "" = nothing is wrong."""
+        job.waits_reason = reason
         if waits == job.waits:
             return
         if not job.waits or not waits:
@@ -340,7 +341,7 @@ class Scheduler:
             log.error("a Job was refused", action="job_refused", job=plan.name, error=error.message)
             await self.fail(job, ErrorClass.UNSTARTABLE, f"the Job was refused: {error.message}")
         else:
-            self._metrics.jobs.labels(plan.function).inc()
+            self._metrics.submitted(plan.function, job.waited_s())
             if self.admission.accepted(plan.function_uid):
                 self.kick()
             for invocation, reason in job.cancel.items():

@@ -8,6 +8,7 @@ predecessor, so whatever a predecessor still writes loses.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import structlog
@@ -26,10 +27,11 @@ from dispatcher.recovery import recover
 from dispatcher.scheduler import Scheduler
 from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
+from dispatcher.waiting import stuck_reasons
 from penstock.clock import now_ms
 from penstock.errors import Unavailable
 from penstock.follow import RecordFollower
-from penstock.model import TOPIC_EVENTS, TOPIC_RECORDS, Function, Phase
+from penstock.model import TOPIC_EVENTS, TOPIC_RECORDS, Function, Phase, Record
 from penstock.ports import EventLog, Ledger, ObjectStore, Registry, Runner
 from penstock.tasks import Supervisor, every
 
@@ -229,6 +231,10 @@ class Dispatcher:
         """Every record change from this call on; None = some were dropped because the follower was slow."""
         return self._recorder.changes()
 
+    async def forget(self, records: Sequence[Record]) -> int:
+        """End these invocations' lives in the history, except those that have changed since; returns how many."""
+        return await self._recorder.forget(records)
+
     @property
     def commands(self) -> Commands:
         """For dry runs of backfill and replay. Raises RuntimeError before the dispatcher is active."""
@@ -332,10 +338,12 @@ class Dispatcher:
             await outcomes.reconcile()
             if self._gate is not None:
                 await self._gate.tidy(self._functions.table.by_uid)
-            counts = await self._ledger.counts()
+            stats, now = {stat.function_uid: stat for stat in await self._ledger.queue_stats()}, now_ms()
             for uid, lane in scheduler.admission.lanes.items():
-                waiting = counts.get(uid, {}).get(Phase.QUEUED, 0)
-                self._metrics.queued.labels(lane.function.name).set(waiting)
+                stat = stats.get(uid)
+                age_s = (now - stat.oldest_ms) / 1000 if stat is not None else 0.0
+                self._metrics.depth(lane.function.name, stat.queued if stat is not None else 0, age_s)
+            self._metrics.retain({lane.function.name for lane in scheduler.admission.lanes.values()})
 
         await every(RECONCILE_S, turn)
 
@@ -349,6 +357,7 @@ class Dispatcher:
 
     def _measure(self, scheduler: Scheduler) -> None:
         self._metrics.pending.set(scheduler.slots.pending)
+        self._metrics.stuck_jobs(stuck_reasons(scheduler.stuck, scheduler.jobs))
         for lane in scheduler.admission.lanes.values():
             self._metrics.running.labels(lane.function.name).set(lane.running)
 

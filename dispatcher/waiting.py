@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from dispatcher.admission import Admission, Lane
+from dispatcher.running import Running
 from dispatcher.slots import Slots
 from dispatcher.window import Window
 from penstock.model import BatchMode
@@ -60,6 +61,12 @@ def why_waiting(queues: Queues, uid: str, now: int) -> str:
     if lane.function.batch.mode is not BatchMode.SINGLE and lingers(lane, window, now):
         return f"collects a list of up to {lane.function.batch.max_items} items (batch)"
     return queues.slots.describe()
+
+
+def stuck_reasons(stuck: Mapping[str, Mapping[str, str]], jobs: Mapping[str, Running]) -> list[str]:
+    """The runner's word for each Job that something keeps from going on."""
+    names = (name for of_function in stuck.values() for name in of_function)
+    return [jobs[name].waits_reason for name in names if name in jobs]
 
 
 def lingers(lane: Lane, window: Window, now: int) -> bool:

@@ -24,11 +24,13 @@ from prometheus_client import CollectorRegistry
 
 from gateway.admin import tls_of
 from gateway.api.server import address_of, bind, serving
+from gateway.probes import Probes
 from gateway.production import Opened, open_edge, open_gateway
 from penstock import __version__
 from penstock.errors import InvalidInput, PenstockError, Unavailable
 from penstock.observability import configure_logging
 from penstock.probes import add_probes
+from penstock.probes import serving as serving_probes
 from penstock.settings import Settings, load
 from penstock.tasks import Supervisor
 
@@ -45,8 +47,11 @@ class Service:
         self._open = open_edge if edge else open_gateway
         self._stopping = asyncio.Event()
         self._waits = "it is starting"
+        self._probes = Probes("edge" if edge else "gateway", lambda: self._waits)
         #: http[s]://HOST:PORT once it listens.
         self.address = ""
+        #: HOST:PORT of the probes and metrics, once they are served.
+        self.probes = ""
         self.serving = asyncio.Event()
 
     def stop(self) -> None:
@@ -57,8 +62,12 @@ class Service:
         http, tls = self._settings.http, tls_of(self._settings.gateway)
         with contextlib.closing(bind(http.listen, allow_remote=http.allow_remote or tls is not None)) as sock:
             self.address = address_of(sock)[0].replace("http://", "https://" if tls else "http://", 1)
-            log.info("gateway starts", action="start", version=__version__, address=self.address)
             async with AsyncExitStack() as stack:
+                probes = serving_probes(self._probes.app(), self._settings.service.listen)
+                self.probes = await stack.enter_async_context(probes)
+                log.info(
+                    "gateway starts", action="start", version=__version__, address=self.address, probes=self.probes
+                )
                 opened = await self._opened(sock, stack)
                 if opened is None:
                     return
@@ -67,6 +76,7 @@ class Service:
                 for name, loop in opened.loops.items():
                     supervisor.start(name, loop)
                 async with serving(opened.services, sock, tls=tls):
+                    self._probes.services = opened.services
                     self.serving.set()
                     await self._until_stopped(supervisor)
         log.info("gateway has stopped", action="stopped")

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.errors import Conflict, InvalidInput, OutOfSpace, PenstockError, Unavailable
+from penstock.private_files import write_private
 
 #: Raised by one when a change of the layout or the databases is not readable by older versions.
 FORMAT = 1
@@ -174,27 +175,6 @@ def translated(error: OSError, where: Path, what: str) -> PenstockError:
     if error.errno in {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENOENT, errno.EISDIR}:
         return InvalidInput(f"{what}: {reason}", where=str(error.filename or where))
     return Unavailable(f"{where}: {what}: {reason}")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only the owner can read, whole or not at all, durable when it returns."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_credentials(path: Path) -> Credentials | None:

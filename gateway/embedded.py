@@ -161,7 +161,7 @@ class Embedded:
         credentials = datadir.keep_credentials(layout.credentials, self._address, known, s3_endpoint=s3_endpoint)
         s3_access = s3_access_of(s3_endpoint, credentials)
         metrics = Metrics()
-        metrics.build.labels(__version__).set(1)
+        metrics.build.labels("embedded", __version__).set(1)
         parts = await stack.enter_async_context(
             embedded_parts(buckets=layout.buckets, databases=layout.db, settle_s=settings.watcher.settle_s)
         )

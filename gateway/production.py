@@ -34,6 +34,7 @@ from penstock.adapters.s3 import S3Config, S3Store, Style
 from penstock.adapters.s3.accounts import MinioAccounts
 from penstock.adapters.sqlite import SqliteLedger, open_view
 from penstock.clock import now_ms
+from penstock.collectors import KubernetesCollector
 from penstock.follow import RecordFollower
 from penstock.model import SYSTEM_BUCKET
 from penstock.observability import Metrics
@@ -41,6 +42,7 @@ from penstock.ports import EventLog
 from penstock.production import file_log, kubernetes_client, s3_credentials, s3_store, state_folder
 from penstock.settings import Settings
 from penstock.tasks import every
+from scaler.interface.proxy import NodeProxy, TokenFile
 from watcher.production import open_watcher
 
 LEDGER = "gateway.sqlite"
@@ -158,10 +160,11 @@ async def _after(opened: Opened, loop: Coroutine[Any, Any, None]) -> None:
 async def _based(settings: Settings, stopping: Callable[[], bool], *, edge: bool) -> AsyncIterator[_Base]:
     folder = state_folder(settings)
     metrics = Metrics()
-    metrics.build.labels(__version__).set(1)
+    metrics.build.labels("edge" if edge else "gateway", __version__).set(1)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(s3_store(settings))
         client = await stack.enter_async_context(kubernetes_client(settings))
+        metrics.registry.register(KubernetesCollector(client.use, lambda: client.pressure.allowed))
         log: EventLog = await stack.enter_async_context(file_log(settings) if edge else _kafka(settings))
         ledger = await open_view(folder / (EDGE_LEDGER if edge else LEDGER), log)
         stack.push_async_callback(ledger.close)
@@ -211,6 +214,7 @@ async def _services(
     async with AsyncExitStack() as stack:
         oidc = await stack.enter_async_context(open_verifier(settings.gateway))
         storage = await _storage(settings, store, book, stack)
+        nodes = _nodes(settings, stack)
         services = Services(
             settings=settings,
             credentials=admin(),
@@ -225,6 +229,7 @@ async def _services(
             book=book,
             storage=storage,
             oidc=oidc,
+            nodes=nodes,
             cluster=KubernetesCluster(base.client, settings.kubernetes.namespace),
             make_folder=None,
             changes=changes,
@@ -238,6 +243,15 @@ async def _services(
         deployer = Deployer(registry=table, store=store, book=book, settings=settings.gateway)
         clear = every(settings.history.interval_s, lambda: tidy(deployer, store, settings.history, now_ms()))
         yield Opened(services=services, loops={"functions": table.run(), "tidy": clear}, up=up)
+
+
+def _nodes(settings: Settings, stack: AsyncExitStack) -> NodeProxy | None:
+    group = settings.gateway
+    if not group.scaler:
+        return None
+    proxy = NodeProxy(group.scaler, TokenFile(group.scaler_token_file))
+    stack.push_async_callback(proxy.close)
+    return proxy
 
 
 async def _storage(settings: Settings, store: S3Store, book: BucketBook, stack: AsyncExitStack) -> MinioUsers:

@@ -34,6 +34,8 @@ CHART_OWNS = frozenset(
         "gateway.credentials_dir",
         "gateway.tls_cert",
         "gateway.tls_key",
+        "gateway.scaler",
+        "gateway.scaler_token_file",
         "jobs.sidecar_image",
         "jobs.sidecar_pull_policy",
         "scaler.pools",

@@ -24,6 +24,12 @@ class Unreachable(errors.Unavailable):
     code = "unreachable"
 
 
+class NoServer(errors.PenstockError):
+    """No server is named, and none is found to run on this machine."""
+
+    code = "no_server"
+
+
 class TooLarge(errors.PenstockError):
     """The body is larger than the server takes."""
 

@@ -17,6 +17,7 @@ from penstock.codec import decode_record
 from penstock.errors import Unavailable
 from penstock.model import TOPIC_RECORDS, Record
 from penstock.ports import EventLog, Ledger, StoredEntry
+from penstock.tombstones import take_in
 
 log = structlog.get_logger("penstock.follow")
 
@@ -48,8 +49,7 @@ class RecordFollower:
         positions = dict(self._positions)
         for entry in entries:
             positions[entry.partition] = entry.offset + 1
-        records = [record for record in map(_decoded, entries) if record is not None]
-        changed = await self._ledger.apply(records, positions)
+        changed = await take_in(self._ledger, entries, positions, _decoded)
         self._positions = positions
         if self._on_change is not None:
             for record in changed:
@@ -77,8 +77,6 @@ class RecordFollower:
 
 def _decoded(entry: StoredEntry) -> Record | None:
     """A record, or None for what is none: one bad entry must not stop every reader of the history."""
-    if not entry.value:
-        return None  # a tombstone: its invocation was forgotten
     try:
         return decode_record(entry.value)
     except msgspec.DecodeError as error:

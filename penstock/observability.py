@@ -20,6 +20,8 @@ from typing import Any, Protocol, TextIO
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from penstock.collectors import BUILD_HELP, READY_HELP
+
 REDACTED = "[redacted]"
 
 _SECRET = re.compile(r"secret|passw|token|credential|authorization|api[-_]?key|private[-_]?key|cookie", re.IGNORECASE)
@@ -132,8 +134,8 @@ class Metrics:
         self.events_pending = self._gauge("penstock_events_pending", "Accepted events that are not yet queued.")
         self.cpu_total = self._gauge("penstock_cpu_millis", "Thousandths of processors that may be in use.")
         self.cpu_used = self._gauge("penstock_cpu_millis_used", "Thousandths of processors that are in use.")
-        self.ready = self._gauge("penstock_ready", "1 when every part is up.")
-        self.build = self._gauge("penstock_build_info", "Always 1; the version is the label.", "version")
+        self.ready = self._gauge("penstock_ready", READY_HELP)
+        self.build = self._gauge("penstock_build_info", BUILD_HELP, "service", "version")
         with suppress(ValueError):  # no /proc on this system: the process metrics are simply absent there
             ProcessCollector(registry=self.registry)
 

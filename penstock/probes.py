@@ -15,6 +15,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from penstock import __version__
+from penstock.collectors import ServiceCollector
 from penstock.errors import AlreadyExists, InvalidInput, Unavailable
 
 #: What a handler still under way gets at a stop.
@@ -29,8 +31,18 @@ def split_address(listen: str, *, where: str = "service.listen") -> tuple[str, i
     return host.strip("[]"), int(port)
 
 
-def add_probes(app: web.Application, *, registry: CollectorRegistry, waiting_for: Callable[[], Sequence[str]]) -> None:
-    """`waiting_for` gives the reasons why the service cannot do its work now; none = ready."""
+def add_probes(
+    app: web.Application,
+    *,
+    registry: CollectorRegistry,
+    waiting_for: Callable[[], Sequence[str]],
+    service: str = "",
+) -> None:
+    """`waiting_for` gives the reasons why the service cannot do its work now; none = ready. With `service`, its name,
+    the registry also tells readiness and version.
+    """
+    if service:
+        registry.register(ServiceCollector(service, __version__, waiting_for))
 
     async def health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

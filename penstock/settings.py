@@ -27,6 +27,7 @@ from penstock.settings_jobs import JobsGroup
 from penstock.settings_notify import NotifyGroup
 from penstock.settings_production import KafkaGroup, KubernetesGroup, S3Group, ServiceGroup, StateGroup
 from penstock.settings_scaler import ScalerGroup
+from penstock.settings_sync import SyncGroup
 
 PREFIX = "PENSTOCK_"
 CONFIG_VARIABLE = "PENSTOCK_CONFIG"
@@ -192,6 +193,7 @@ class Settings(BaseSettings):
     gateway: GatewayGroup = GatewayGroup()
     scaler: ScalerGroup = ScalerGroup()
     hooks: HooksGroup = HooksGroup()
+    sync: SyncGroup = SyncGroup()
 
     @classmethod
     def settings_customise_sources(

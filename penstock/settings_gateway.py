@@ -49,6 +49,11 @@ class GatewayGroup(ProductionGroup):
     """Buckets that one user may have, 0 = no limit."""
     function_queued: int = Field(default=0, ge=0)
     """Invocations that may wait per function before a posted body is refused with 429, 0 = no limit."""
+    scaler: str = ""
+    """Address of the scaler's interface for nodes, like `http://HOST:9092`, which is served on as `/v1/nodes`. Empty =
+    there is no scaler, which those addresses then say."""
+    scaler_token_file: Path | None = None
+    """File with the word that the scaler wants (`scaler.token_file`). Read again whenever the scaler is asked."""
 
     @staticmethod
     def words(value: str) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ class StateGroup(ProductionGroup):
 
 
 class ServiceGroup(ProductionGroup):
-    """The small HTTP interface of `python -m watcher`, `dispatcher` and `scaler`: health, readiness, metrics."""
+    """The small HTTP interface of every service that is a process of its own: health, readiness, metrics."""
 
     listen: str = "127.0.0.1:9090"
     """Host and port of /health, /ready and /metrics. Loopback unless said otherwise; the chart sets the pod's."""

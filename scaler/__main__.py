@@ -18,6 +18,7 @@ import structlog
 from aiohttp import web
 
 from penstock import __version__
+from penstock.collectors import KubernetesCollector
 from penstock.errors import Forbidden, InvalidInput, PenstockError, Unavailable
 from penstock.observability import configure_logging
 from penstock.ports import EventLog
@@ -51,7 +52,8 @@ async def run(settings: Settings, configuration: Configuration) -> None:
         events = await _log(settings, stack) if settings.scaler.backlog else None
         running = await stack.enter_async_context(opened(settings, configuration, client, events))
         app = web.Application()
-        add_probes(app, registry=running.metrics.registry, waiting_for=running.waiting_for)
+        add_probes(app, registry=running.metrics.registry, waiting_for=running.waiting_for, service="scaler")
+        running.metrics.registry.register(KubernetesCollector(client.use, lambda: client.pressure.allowed))
         address = await stack.enter_async_context(serving(app, settings.service.listen))
         log.info("the scaler starts", action="start", version=__version__, address=address)
         await running.run()

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 
@@ -26,6 +25,7 @@ from scaler.interface.api import make_node_app
 from scaler.interface.bookkeeping import Bookkeeper, ConfigMapBooks
 from scaler.interface.hooks import HookOptions, ProgramHooks, read_options
 from scaler.interface.metrics import InterfaceCollector
+from scaler.interface.proxy import TokenFile
 from scaler.machines import Machines
 from scaler.metrics import ScalerMetrics
 from scaler.service import ScalerService
@@ -147,23 +147,10 @@ async def opened(
         if group.listen:
             if group.token_file is None:
                 raise InvalidInput("is missing; callers of scaler.listen must show its word", where="scaler.token_file")
-            app = make_node_app(running.desk, token=_Word(group.token_file), ledger=running.books)
+            app = make_node_app(running.desk, token=TokenFile(group.token_file), ledger=running.books)
             address = await stack.enter_async_context(serving(app, group.listen))
             log.info("the interface for nodes is up", action="listening", address=address)
         yield running
-
-
-class _Word:
-    """The word in a file, read each time: a mounted Secret changes while the process runs."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __call__(self) -> str:
-        try:
-            return self._file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""  # refuses everybody
 
 
 def _hook_options(settings: Settings) -> HookOptions:

@@ -126,6 +126,7 @@ class Sender:
         task = asyncio.create_task(self._guarded(names, work), name=f"order {names[0]}")
         for name in names:
             self._tasks[name] = task
+        task.add_done_callback(lambda task: self._ended(names, task))
 
     async def _guarded(self, names: list[str], work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -137,16 +138,17 @@ class Sender:
             self._due(until)
         except Conflict as error:
             log.info("an order was overtaken", action="order_overtaken", node=names[0], error=error.message)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self.failure = self.failure or error
-            self._due(self._clock())
-            if not isinstance(error, PenstockError):
-                log.exception("an order failed by a defect", action="order_defect", node=names[0])
-        finally:
-            for name in names:
-                self._tasks.pop(name, None)
+
+    def _ended(self, names: list[str], task: asyncio.Task[None]) -> None:
+        """Whatever else it raised is the service's to fail with; nobody awaits these tasks."""
+        for name in names:
+            self._tasks.pop(name, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.failure = self.failure or error
+        self._due(self._clock())
+        if not isinstance(error, PenstockError):
+            log.error("an order failed by a defect", action="order_defect", node=names[0], exc_info=error)
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""

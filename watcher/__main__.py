@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from penstock import __version__
 from penstock.adapters.kubernetes import KubernetesRegistry
+from penstock.collectors import KubernetesCollector
 from penstock.errors import Forbidden, InvalidInput, PenstockError, Unavailable
 from penstock.observability import configure_logging
 from penstock.probes import add_probes, serving
@@ -68,7 +69,7 @@ class Service:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         app = web.Application()
-        add_probes(app, registry=registry, waiting_for=self.waiting_for)
+        add_probes(app, registry=registry, waiting_for=self.waiting_for, service="watcher")
         async with AsyncExitStack() as stack:
             address = await stack.enter_async_context(serving(app, self._settings.service.listen))
             log.info("the watcher starts", action="start", version=__version__, address=address)
@@ -96,6 +97,7 @@ class Service:
         data = state_folder(settings)
         store = await stack.enter_async_context(s3_store(settings))
         api = await stack.enter_async_context(kubernetes_client(settings))
+        metrics.register(KubernetesCollector(api.use, lambda: api.pressure.allowed))
         functions = KubernetesRegistry(api, namespace=settings.kubernetes.namespace)
         stack.push_async_callback(functions.close)
         events = await self._patiently("the log", lambda: stack.enter_async_context(shared_log(settings)))

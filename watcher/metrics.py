@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 86400)
 
 
 class WatcherMetrics:
@@ -10,6 +12,7 @@ class WatcherMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._noticed: dict[str, Histogram] = {}
         self._watching()
         self._notifying()
 
@@ -31,10 +34,24 @@ class WatcherMetrics:
         self.failed_listings = self._counter("failed_listings", "Listings that ended with an error.")
         self.gaps = self._counter("gaps", "Times a source reported that it may have lost events.")
         self.quarantined = self._counter("quarantined", "Records that could not become events and were put aside.")
+        self.noticed = Histogram(
+            "penstock_watcher_notice_seconds",
+            "From an object's appearance, by the store's clock, to its event in the log, by how it came to be known.",
+            ["origin"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self.worst_case = self._gauge(
             "worst_case_detection_seconds",
             "After how many seconds at most an object is found whose event was lost.",
         )
+
+    def notice(self, origin: str, seconds: float) -> None:
+        """One event is in the log, so long after its object appeared."""
+        timer = self._noticed.get(origin)
+        if timer is None:  # looking a label up costs more than the observation, and this is on the path of every event
+            timer = self._noticed[origin] = self.noticed.labels(origin)
+        timer.observe(max(0.0, seconds))
 
     def _notifying(self) -> None:
         self.requests = self._counter("webhook_requests", "Webhook requests answered, by status.", "status")

@@ -168,6 +168,9 @@ class Watcher:
             await self._insist(lambda: self._log.append(TOPIC_DEAD, dead))
         if entries:
             await self._insist(lambda: self._log.append(TOPIC_EVENTS, entries))
+            now = now_ms()
+            for event in events:
+                self._metrics.notice(event.origin.value, (now - event.arrived_ms) / 1000)
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat while the infrastructure says "later" (disk full included). Nothing is lost meanwhile: the source's

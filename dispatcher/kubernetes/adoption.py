@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 def service_of(function: Function) -> Json:
     """The function as an FDL service. Secrets are left out: their values do not matter here."""
-    resources, limits = function.resources, function.limits
+    resources, limits, scale = function.resources, function.limits, function.synchronous
     optional: Json = {
         "cpu": format_cpu(resources.cpu_millis) if resources.cpu_millis else "",
         "memory": format_bytes(resources.memory_bytes) if resources.memory_bytes else "",
@@ -32,6 +32,11 @@ def service_of(function: Function) -> Json:
         "batch": _batch(function),
         "file_stage_in": function.file_stage_in,
         "volume": _volume(function),
+        "synchronous": {
+            name: count
+            for name, count in (("min_scale", scale.min_scale), ("max_scale", scale.max_scale))
+            if count
+        },
     }
     return {
         "name": function.name,

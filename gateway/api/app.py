@@ -14,6 +14,7 @@ from gateway.api import (
     health,
     history,
     invocations,
+    nodes,
     objects,
     runs,
     status,
@@ -44,4 +45,5 @@ def make_app(services: Services, gate: Gate) -> web.Application:
     ours = (status, functions, runs, history, invocations, dead, objects, changes)
     for subject in (*ours, system, system_services, buckets, jobs, invoke, openapi):
         app.router.add_routes(subject.routes)
+    nodes.add(app, services.nodes)
     return app

@@ -24,6 +24,7 @@ from gateway.storage import SEAL, LocalLinks
 from penstock.client_errors import Unauthenticated
 from penstock.errors import Forbidden
 from penstock.model import Function
+from scaler.interface.proxy import ROUTES as NODE_ROUTES
 
 #: Answered without a credential: what load balancers and probes read, and Prometheus on this machine (metrics name
 #: functions, which is nobody else's business).
@@ -34,7 +35,9 @@ OPEN = PROBES | PAGES
 #: The canonical paths that a function's own token may use.
 INVOKING = frozenset({"/v1/functions/{name}/submit", "/v1/functions/{name}/run", "/job/{name}", "/run/{name}"})
 #: The canonical paths that are about everybody's things.
-ADMIN_ONLY = frozenset({"/metrics", "/v1/dead", "/v1/dead/{id}", "/v1/dead/{id}/retry"})
+ADMIN_ONLY = frozenset({"/metrics", "/v1/dead", "/v1/dead/{id}", "/v1/dead/{id}/retry"}) | {
+    path for _, path in NODE_ROUTES
+}
 #: The canonical paths that a sealed link may open.
 LINKED = "/v1/buckets/{bucket}/objects/{key}"
 #: Another name of the administrator, under which OSCAR's dashboard shows its administrator's view.

@@ -23,6 +23,7 @@ from gateway.work import LiveLogs, WorkView
 from penstock.observability import Metrics
 from penstock.ports import EventLog, Ledger, ObjectStore
 from penstock.settings import Settings
+from scaler.interface.proxy import NodeProxy
 
 if TYPE_CHECKING:
     from gateway.api.gate import Gate
@@ -64,6 +65,8 @@ class Services:
     oidc: Verifier | None = None
     #: The administrator's credential as it is now, where it can change while we run.
     admin: Callable[[], Credentials] | None = None
+    #: Who switches nodes, in a process of its own; None = nobody.
+    nodes: NodeProxy | None = None
     #: What the cluster's page shows of machines and pods.
     cluster: ClusterView = field(default_factory=ThisMachine)
     #: An image must be named: nothing runs without a container.

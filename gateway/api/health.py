@@ -26,12 +26,12 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
-    await _measure(services)
+    await measure(services)
     text = await asyncio.to_thread(services.metrics.text)
     return web.Response(body=text, content_type="text/plain", charset="utf-8")
 
 
-async def _measure(services: Services) -> None:
+async def measure(services: Services) -> None:
     """Set the gauges that are only read when somebody looks."""
     gauges = services.metrics
     functions = {function.uid: function.name for function in await services.registry.list()}

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from penstock import errors
+from penstock.client_errors import NoServer
+
+__all__ = ["EXIT_CODES", "NoServer", "WorkFailed", "exit_code"]
 
 OK: Final = 0
 FAILED: Final = 1
@@ -33,12 +36,6 @@ EXIT_CODES: Mapping[str, int] = {
     "unreachable": NO_SERVER,
     "no_server": NO_SERVER,
 }
-
-
-class NoServer(errors.PenstockError):
-    """No server is named, and none is found to run on this machine."""
-
-    code = "no_server"
 
 
 class WorkFailed(errors.PenstockError):

@@ -21,6 +21,8 @@ class Globals:
     def __init__(self) -> None:
         self.server: str | None = None
         self.token: str | None = None
+        self.context: str | None = None
+        self.ca: str | None = None
         self.output = "table"
 
     @property
@@ -40,7 +42,7 @@ def global_options() -> list[click.Option]:
             metavar="URL",
             expose_value=False,
             callback=_keep,
-            help="Address of the server (PENSTOCK_SERVER; else the one that runs on this machine).",
+            help="Address of the server (PENSTOCK_SERVER; else that of the context, or the one on this machine).",
         ),
         click.Option(
             ["--token", "global_token"],
@@ -48,6 +50,20 @@ def global_options() -> list[click.Option]:
             expose_value=False,
             callback=_keep,
             help="Credential (PENSTOCK_TOKEN; else the one that the server on this machine left).",
+        ),
+        click.Option(
+            ["--context", "global_context"],
+            metavar="NAME",
+            expose_value=False,
+            callback=_keep,
+            help="A server that you have logged in to (PENSTOCK_CONTEXT; else the one in use).",
+        ),
+        click.Option(
+            ["--ca", "global_ca"],
+            metavar="FILE",
+            expose_value=False,
+            callback=_keep,
+            help="PEM file of the authority behind the server's certificate (PENSTOCK_CA).",
         ),
         click.Option(
             ["--output", "global_output"],

@@ -26,32 +26,57 @@ T = TypeVar("T")
 def connection() -> servers.Connection:
     """Return the server and the credential that this command line means."""
     wanted = options()
-    return servers.find(wanted.server, wanted.token, os.environ)
+    return servers.find(wanted.server, wanted.token, os.environ, context=wanted.context, ca=wanted.ca)
 
 
 def options() -> Globals:
     return click.get_current_context().ensure_object(Globals)
 
 
+def root() -> click.Command:
+    """Return the command `penstock` itself."""
+    return click.get_current_context().find_root().command
+
+
 def call(work: Callable[[Client], Awaitable[T]]) -> T:
     """Connect, do the work and return what it returns."""
     import asyncio  # noqa: PLC0415 - see TYPE_CHECKING above
 
-    from penstock.client import Client, Unauthenticated  # noqa: PLC0415 - see TYPE_CHECKING above
+    from penstock.client import Unauthenticated  # noqa: PLC0415 - see TYPE_CHECKING above
 
     where = connection()
 
     async def connected() -> T:
-        async with Client(where.server, where.token) as client:
+        async with opened(where) as client:
             return await work(client)
 
     try:
         return asyncio.run(connected())
     except Unauthenticated as error:
+        if where.context is not None:
+            if where.context.kind == "oidc" and "log in again" in error.message:
+                raise
+            raise Unauthenticated(
+                f"the server at {where.server} does not accept the login of the context '{where.context.name}': log in"
+                f" again with 'penstock login {where.server}'"
+            ) from error
         said = "does not know this token" if where.token else "wants a token"
         raise Unauthenticated(
-            f"the server at {where.server} {said}: give the one in its DIR/credentials as --token or PENSTOCK_TOKEN"
+            f"the server at {where.server} {said}: give the one in its DIR/credentials as --token or PENSTOCK_TOKEN, or"
+            " log in with 'penstock login'"
         ) from error
+
+
+def opened(where: servers.Connection) -> Client:
+    """Return a client of a server, not connected yet."""
+    from penstock.client import Client  # noqa: PLC0415 - see TYPE_CHECKING above
+    from penstock.client_contexts import path_of  # noqa: PLC0415
+    from penstock.client_login import authorization_of  # noqa: PLC0415
+
+    if where.context is None or where.context.kind in {"token", "none"}:
+        return Client(where.server, where.token, ca=where.ca or None)
+    authorization = authorization_of(where.context, path_of(os.environ))
+    return Client(where.server, authorization=authorization, ca=where.ca or None)
 
 
 def call_function(name: str, work: Callable[[Client], Awaitable[T]]) -> T:

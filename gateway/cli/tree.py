@@ -39,6 +39,9 @@ COMMANDS = {
     "simulate": Place("Replay jobs on pools: waiting, energy and money.", _AT + "simulate", "simulate"),
     "status": Place("Show what the server does and why things wait.", _AT + "status", "status"),
     "watch": Place("Follow every change as it happens.", _AT + "watch", "watch"),
+    "login": Place("Log in to a server and keep the credential.", _AT + "login", "login"),
+    "context": Place("List, choose and remove servers that you logged in to.", _AT + "context", "context"),
+    "completion": Place("Print what a shell needs to complete this command.", _AT + "completion", "completion"),
     "version": Place("Print the version of this command.", _AT + "version", "version"),
 }
 

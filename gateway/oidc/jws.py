@@ -1,13 +1,12 @@
-"""Signed tokens (RFC 7515, 7518, 7519): taking one apart and checking its signature. Pure.
+"""Signed tokens (RFC 7515, 7517, 7519): taking one apart and checking its signature, by PyJWT. Pure.
 
-Only asymmetric algorithms, and only with a key of the kind that the algorithm names: a token cannot choose to be judged
-by another rule than its issuer's. The arithmetic is a library's; what stands here is the format and its refusals.
+What stands here is what a library cannot decide for us: which algorithms count at all (asymmetric ones only), that a
+key serves only the algorithms of its own kind, and how large a token or key may be. So a token cannot choose to be
+judged by another rule than its issuer's.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,15 +14,17 @@ import msgspec
 
 from penstock.errors import PenstockError
 
-#: Algorithms by the key type they need, the curve, and the hash.
+#: Algorithms by the key type that they need, and the curve.
 ALGORITHMS = {
-    "RS256": ("RSA", "", "SHA256"),
-    "RS384": ("RSA", "", "SHA384"),
-    "RS512": ("RSA", "", "SHA512"),
-    "PS256": ("RSA", "", "SHA256"),
-    "ES256": ("EC", "P-256", "SHA256"),
-    "ES384": ("EC", "P-384", "SHA384"),
+    "RS256": ("RSA", ""),
+    "RS384": ("RSA", ""),
+    "RS512": ("RSA", ""),
+    "PS256": ("RSA", ""),
+    "ES256": ("EC", "P-256"),
+    "ES384": ("EC", "P-384"),
 }
+#: The public half of a key. What else a document holds is left out: a private half has no business here.
+_MEMBERS = {"RSA": ("kty", "n", "e"), "EC": ("kty", "crv", "x", "y")}
 LONGEST_TOKEN = 16 * 1024
 _LEAST_RSA_BITS = 2048
 _MOST_RSA_BITS = 8192
@@ -41,8 +42,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
     key_id: str
     claims: dict[str, Any]
-    signed: bytes
-    signature: bytes
+    text: str
 
 
 def looks_like_token(text: str) -> bool:
@@ -51,37 +51,26 @@ def looks_like_token(text: str) -> bool:
 
 def take_apart(text: str) -> Token:
     """Raises BadToken for whatever is no compact JWS with a JSON object in it."""
-    if not looks_like_token(text):
+    from jwt.api_jws import PyJWS  # noqa: PLC0415 - an extra
+    from jwt.exceptions import PyJWTError  # noqa: PLC0415 - an extra
+
+    if not looks_like_token(text) or not text.isascii():
         raise BadToken("it is no compact signed token")
-    head_text, payload, signature = text.split(".")
-    head, claims = _object(head_text, "header"), _object(payload, "payload")
+    try:
+        parts = PyJWS().decode_complete(text, options={"verify_signature": False})
+    except PyJWTError as error:
+        raise BadToken(f"it cannot be read: {error}") from error
+    head: dict[str, Any] = parts["header"]
     algorithm = head.get("alg")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise BadToken(f"its algorithm is {str(algorithm)[:20]!r}, not one of {', '.join(ALGORITHMS)}")
-    if "crit" in head:
-        raise BadToken("it demands extensions that are not understood here")
-    key_id = head.get("kid", "")
-    return Token(
-        algorithm=algorithm,
-        key_id=key_id if isinstance(key_id, str) else "",
-        claims=claims,
-        signed=f"{head_text}.{payload}".encode("ascii"),
-        signature=_bytes(signature, "signature"),
-    )
-
-
-def _bytes(text: str, what: str) -> bytes:
+    if "crit" in head or "b64" in head:
+        raise BadToken("it cannot be read: it demands extensions that are not understood here")
     try:
-        return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadToken(f"its {what} is not base64url") from error
-
-
-def _object(text: str, what: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(_bytes(text, what), type=dict[str, Any])
+        claims = msgspec.json.decode(parts["payload"], type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadToken(f"its {what} is not a JSON object") from error
+        raise BadToken("its payload is not a JSON object") from error
+    return Token(algorithm=algorithm, key_id=str(head.get("kid", "")), claims=claims, text=text)
 
 
 class Key:
@@ -93,53 +82,42 @@ class Key:
         self.id = str(document.get("kid", ""))
         self.algorithm = str(document.get("alg", ""))
         self.curve = str(document.get("crv", "")) if self.kind == "EC" else ""
-        if document.get("use", "sig") != "sig" or self.kind not in {"RSA", "EC"}:
+        if document.get("use", "sig") != "sig" or self.kind not in _MEMBERS:
             raise BadToken("the key is not one for signatures")
-        try:
-            self._key: Any = _rsa(document) if self.kind == "RSA" else _elliptic(document)
-        except (KeyError, ValueError, TypeError) as error:
-            raise BadToken(f"the key cannot be used: {error}") from error
+        self._key = _public_key(document, self.kind, self.curve)
 
     def fits(self, algorithm: str) -> bool:
-        kind, curve, _ = ALGORITHMS[algorithm]
-        return self.kind == kind and self.curve == curve and self.algorithm in {"", algorithm}
+        return ALGORITHMS[algorithm] == (self.kind, self.curve) and self.algorithm in {"", algorithm}
 
     def verify(self, token: Token) -> bool:
-        from Crypto.Hash import SHA256, SHA384, SHA512  # noqa: PLC0415 - an extra
-        from Crypto.Signature import DSS, pkcs1_15, pss  # noqa: PLC0415 - an extra
+        """Whether this key signed the token, by the algorithm that the token names and that fits the key."""
+        from jwt.api_jws import PyJWS  # noqa: PLC0415 - an extra
+        from jwt.exceptions import PyJWTError  # noqa: PLC0415 - an extra
 
-        hashes = {"SHA256": SHA256, "SHA384": SHA384, "SHA512": SHA512}
-        digest = hashes[ALGORITHMS[token.algorithm][2]].new(token.signed)
-        schemes: dict[str, Any] = {"RS": pkcs1_15, "PS": pss}
-        scheme = schemes.get(token.algorithm[:2])
-        verifier: Any = DSS.new(self._key, "fips-186-3", encoding="binary") if scheme is None else scheme.new(self._key)
+        if not self.fits(token.algorithm):
+            return False
         try:
-            verifier.verify(digest, token.signature)
-        except ValueError:
+            PyJWS().decode_complete(token.text, self._key, algorithms=[token.algorithm])
+        except PyJWTError:
             return False
         return True
 
 
-def _number(document: Mapping[str, Any], name: str) -> int:
-    return int.from_bytes(_bytes(str(document[name]), f"key's {name}"), "big")
+def _public_key(document: Mapping[str, Any], kind: str, curve: str) -> Any:
+    """The key as the library wants it. Raises BadToken."""
+    from jwt.algorithms import ECAlgorithm, RSAAlgorithm  # noqa: PLC0415 - an extra
+    from jwt.exceptions import PyJWTError  # noqa: PLC0415 - an extra
 
-
-def _rsa(document: Mapping[str, Any]) -> Any:
-    from Crypto.PublicKey import RSA  # noqa: PLC0415 - an extra
-
-    modulus = _number(document, "n")
-    if not _LEAST_RSA_BITS <= modulus.bit_length() <= _MOST_RSA_BITS:
-        raise ValueError(f"an RSA key of {modulus.bit_length()} bits")
-    return RSA.construct((modulus, _number(document, "e")))
-
-
-def _elliptic(document: Mapping[str, Any]) -> Any:
-    from Crypto.PublicKey import ECC  # noqa: PLC0415 - an extra
-
-    curve = str(document["crv"])
-    if curve not in {"P-256", "P-384"}:
-        raise ValueError(f"the curve {curve[:20]!r}")
-    return ECC.construct(curve=curve, point_x=_number(document, "x"), point_y=_number(document, "y"))
+    if kind == "EC" and ("EC", curve) not in ALGORITHMS.values():
+        raise BadToken(f"the key cannot be used: its curve is {curve[:20]!r}")
+    public = {name: str(document[name]) for name in _MEMBERS[kind] if name in document}
+    try:
+        key: Any = RSAAlgorithm.from_jwk(public) if kind == "RSA" else ECAlgorithm.from_jwk(public)
+    except (PyJWTError, KeyError, ValueError, TypeError) as error:
+        raise BadToken(f"the key cannot be used: {error}") from error
+    if kind == "RSA" and not _LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS:
+        raise BadToken(f"the key cannot be used: an RSA key of {key.key_size} bits")
+    return key
 
 
 def keys_of(document: Mapping[str, Any]) -> list[Key]:

@@ -19,7 +19,7 @@ async def open_verifier(settings: GatewayGroup) -> AsyncIterator[Verifier | None
     if not issuers:
         yield None
         return
-    if importlib.util.find_spec("Crypto") is None:
+    if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
         raise InvalidInput(
             "needs a library that is not installed: pip install 'penstock[oidc]'", where="gateway.oidc_issuers"
         )

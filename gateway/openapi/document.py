@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.openapi import oscar, own
+from gateway.openapi import nodes, oscar, own
 from gateway.openapi.model import MEANINGS, TEXT, Access, Body, Operation, Parameter, Reply
 from gateway.openapi.shapes import Error
 from penstock import __version__
 
-OPERATIONS: tuple[Operation, ...] = (*oscar.OPERATIONS, *own.OPERATIONS)
+OPERATIONS: tuple[Operation, ...] = (*oscar.OPERATIONS, *own.OPERATIONS, *nodes.OPERATIONS)
 _IN_PATH = re.compile(r"\{(\w+)\}")
 _TEMPLATE = "#/components/schemas/{name}"
 #: The longest that a name in a path may be: a key of a bucket, percent-encoded.

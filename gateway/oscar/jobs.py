@@ -123,19 +123,23 @@ async def remove_all(request: web.Request) -> web.Response:
     services, caller = request.app[SERVICES], request[CALLER]
     function = await visible(request)
     everything = wire.flag({name: value for name, value in request.query.items() if value}, "all")
-    now, own = now_ms(), may_change(caller, function)
+    own = may_change(caller, function)
     if everything:
         async for record in _open(services, function):
             if owns_work(caller, function, sender(record)):
                 await _cancel(services, caller, record)
                 await RemovedJobs(services.store).hide(function, record.id)
-    sweep = Sweep(now, not everything, EVERYBODY if own else whose(caller.uid))
+    # The moment is taken last: what ended while the open ones were read has ended by now.
+    sweep = Sweep(now_ms(), not everything, EVERYBODY if own else whose(caller.uid))
     await RemovedJobs(services.store).sweep(function, sweep)
     return web.Response(status=204)
 
 
 async def _open(services: Services, function: Function) -> AsyncIterator[Record]:
-    """What has not ended."""
+    """What has not ended, what is accepted and not yet recorded included."""
+    for record in services.changes.pending.all():
+        if record.function_uid == function.uid:
+            yield record
     unended = frozenset(phase for phase in Phase if not phase.final)
     query = RecordQuery(function_uid=function.uid, phases=unended, limit=500, oldest_first=True)
     while True:

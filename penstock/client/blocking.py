@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -79,7 +79,7 @@ class SyncClient:
 
     def __init__(
         self,
-        server: str,
+        server: str = "",
         token: str = "",
         *,
         authorization: Authorization | None = None,
@@ -134,6 +134,13 @@ class SyncClient:
                 self._call(ended())
 
     status = _blocking(Client.status)
+
+    def ask(
+        self, method: str, path: str, kind: type[T], *, params: Mapping[str, str] | None = None, body: object = None
+    ) -> T:
+        """As `Client.ask`."""
+        return self._call(self._client.ask(method, path, kind, params=params, body=body))
+
     apply = _blocking(Client.apply)
     deploy = _blocking(Client.deploy)
     functions = _blocking(Client.functions)

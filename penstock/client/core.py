@@ -7,6 +7,7 @@ retries nothing by itself: most calls order work, and only the caller knows whet
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +20,10 @@ import msgspec
 from yarl import URL
 
 from penstock import answers, errors
+from penstock.client_contexts import path_of
 from penstock.client_errors import RunFailed, RunTimedOut, Unreachable, error_of
+from penstock.client_login import authorization_of
+from penstock.client_places import find
 from penstock.client_wire import base_address, decoded, encoded, object_path, quoted, server_sent_events
 
 T = TypeVar("T")
@@ -40,19 +44,27 @@ class Calls:
 
     def __init__(
         self,
-        server: str,
+        server: str = "",
         token: str = "",
         *,
         authorization: Authorization | None = None,
         ca: str | Path | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        """`timeout_s` bounds the connection and each wait for bytes, never a whole transfer.
+        """`server` "" = the one that the command line would take: PENSTOCK_SERVER, the context in use, or the
+        `penstock up` that runs on this machine, each with its credential. `timeout_s` bounds the connection and each
+        wait for bytes, never a whole transfer.
 
         `authorization` stands in for a token that is not enough (a password, tokens that expire). `ca` is a PEM file of
         the authority that signed the server's certificate, where the system does not know it; certificates are always
-        verified. Raises InvalidInput when the address, the token or that file cannot be one.
+        verified. Raises InvalidInput when the address, the token or that file cannot be one, NoServer when none is
+        named and none is found.
         """
+        if not server:
+            where = find(None, token or None, os.environ, ca=str(ca) if ca else None)
+            server, token, ca = where.server, "" if where.context else where.token, where.ca
+            if where.context is not None and authorization is None:
+                authorization = authorization_of(where.context, path_of(os.environ))
         self.server = base_address(server)
         if not (token.isascii() and token.isprintable()):
             # Not repeated here: it may be a real one with a line end pasted to it.
@@ -263,6 +275,12 @@ class Calls:
         await self._order("DELETE", object_path(bucket, key))
 
     # How a call is made
+
+    async def ask(
+        self, method: str, path: str, kind: type[T], *, params: Mapping[str, str] | None = None, body: object = None
+    ) -> T:
+        """Call a route that has no method here (such as `/v1/nodes`); `path` is percent-encoded, both ways are JSON."""
+        return await self._json(method, path, kind, params=params, body=body)
 
     async def _order(self, method: str, path: str) -> None:
         """Make a call whose answer says nothing beyond that it worked."""

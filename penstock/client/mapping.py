@@ -143,6 +143,7 @@ class Mapper:
                 result = await self._next(tasks)
                 if result is not None:
                     yield result
+                    self._room.release()  # only now: results that nobody takes must not pile up
         finally:
             for task in tasks:
                 task.cancel()
@@ -243,7 +244,6 @@ class Mapper:
 
     def _tell(self, result: MapResult) -> None:
         self._open -= 1
-        self._room.release()
         self._done.put_nowait(result)
 
 

@@ -33,7 +33,7 @@ from penstock.fdl.storage import (
     warn_unresolved,
 )
 from penstock.fdl.tree import At, Kind, check_text, from_object
-from penstock.model import Batch, BatchMode, Function, Limits, Resources, StorageIO, UploadOnFailure
+from penstock.model import Batch, BatchMode, Function, Limits, Resources, Scale, StorageIO, UploadOnFailure
 from penstock.quantity import cpu_millis, memory_bytes
 
 LONGEST_NAME = 39
@@ -114,6 +114,7 @@ def read_service(at: At, context: Context) -> Draft:
         environment=values["environment"]["variables"],
         secrets=values["environment"]["secrets"],
         resources=_resources(values, at),
+        synchronous=Scale(**{name: count for name, count in values["synchronous"].items() if count}),
         file_stage_in=values["file_stage_in"],
         log_level=values["log_level"],
         definition=service_definition(values, sections, optional),

@@ -84,6 +84,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0  # fair share among equal priorities
 
 
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """How many pods serve a function's synchronous runs."""
+
+    min_scale: int = 0  # kept ready
+    max_scale: int = 0  # 0 = as many as the installation allows
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of the user container. None = the FDL did not say, so its small defaults apply on a cluster only."""
 
@@ -115,6 +122,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     batch: Batch = Batch()
     volume: Volume | None = None
+    synchronous: Scale = Scale()
     #: Retries of the script's own failures; platform errors are retried by the platform's rule.
     retries: int = 0
     deadline_s: float = DAY_S

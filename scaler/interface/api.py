@@ -26,12 +26,12 @@ from scaler.interface.answers import (
     request_view,
 )
 from scaler.interface.ledger import LedgerReport
+from scaler.interface.proxy import MOST_BYTES, read_body
 
 log = structlog.get_logger("scaler.interface")
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_MOST_BYTES = 64 * 1024
 _STATUS = {
     "invalid": 400,
     "unauthenticated": 401,
@@ -92,7 +92,7 @@ def node_routes(control: Control, ledger: LedgerSource | None = None) -> list[we
 
 def make_node_app(control: Control, *, token: Callable[[], str], ledger: LedgerSource | None = None) -> web.Application:
     """The interface in the scaler's own process. `token` = what callers must show now; "" refuses everybody."""
-    app = web.Application(middlewares=[_errors, _authenticated(token)], client_max_size=_MOST_BYTES)
+    app = web.Application(middlewares=[_errors, _authenticated(token)], client_max_size=MOST_BYTES)
     add_node_routes(app, control, ledger)
     return app
 
@@ -174,12 +174,7 @@ def _json(value: object, *, status: int = 200, headers: Mapping[str, str] | None
 
 
 async def _document(request: web.Request, kind: type[T]) -> T:
-    # A chunk at a time, so that the limit holds for bodies that do not say their length.
-    body = b""
-    async for chunk in request.content.iter_chunked(_MOST_BYTES):
-        body += chunk
-        if len(body) > _MOST_BYTES:
-            raise InvalidInput(f"is larger than {_MOST_BYTES} bytes", where="request body")
+    body = await read_body(request)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:

@@ -31,7 +31,7 @@ def recorded() -> Trace:
     text = files("scaler.simulate").joinpath("recorded.csv").read_text(encoding="utf-8")
     lines = text.splitlines()
     about = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
-    jobs, left_out = parse_csv([line for line in lines if not line.startswith("#")])
+    jobs, left_out = parse_csv(lines)
     jobs.sort(key=lambda job: job.submit_ms)
     # What a person started is over in hours; the comparison is of what happens while it lasts.
     first = jobs[0].submit_ms

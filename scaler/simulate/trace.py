@@ -70,12 +70,13 @@ def _order(job: Job) -> int:
 def parse_csv(lines: Iterable[str]) -> tuple[list[Job], int]:
     """Columns: submit and runtime in seconds, cpu and memory as quantities, tasks; any other column is a resource."""
     reader = csv.reader(lines)
-    header = [name.strip() for name in next(reader, [])]
+    first = next((row for row in reader if row and not row[0].startswith("#")), [])
+    header = [name.strip() for name in first]
     missing = [name for name in _CSV_NEEDED if name not in header]
     if missing:
-        raise InvalidInput(f"column {missing[0]!r} is missing; {_CSV_HEADER}", where="line 1")
+        raise InvalidInput(f"column {missing[0]!r} is missing; {_CSV_HEADER}", where=f"line {max(1, reader.line_num)}")
     if len(set(header)) != len(header):
-        raise InvalidInput("a column is named twice", where="line 1")
+        raise InvalidInput("a column is named twice", where=f"line {reader.line_num}")
     jobs: list[Job] = []
     left_out = 0
     for row in reader:

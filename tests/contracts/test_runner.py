@@ -13,6 +13,7 @@ import pytest
 
 from penstock.errors import AlreadyExists, Closed, InvalidInput, NotFound
 from penstock.model import ErrorClass, JobPhase, JobStatus, Volume
+from penstock.ports import KeepsResults
 from tests.kubernetes.bench import kubernetes_bench, prepare_node
 from tests.process_runner.support import Bench, alive, collect, eventually, outputs_of, plan, process_bench
 
@@ -105,6 +106,22 @@ async def test_forgetting_frees_the_name_and_keeps_the_published(bench: Bench) -
     (result,) = await bench.run(plan("exit 3", event))
     assert result.exit_code == 3
     assert await bench.keys() == ["out/pic ture.txt"]
+
+
+async def test_results_are_kept_until_they_are_forgotten(bench: Bench) -> None:
+    """Where they outlive the Job (`KeepsResults`) they are asked for by its plan, else the Job itself has them."""
+    runner, done = bench.runner, plan("exit 7", await bench.put())
+
+    async def kept() -> list[int | None]:
+        if isinstance(runner, KeepsResults):
+            return [result.exit_code for result in await runner.left_behind(done)]
+        return [result.exit_code for status in await runner.jobs() for result in status.results]
+
+    assert await kept() == []
+    await bench.run(done)
+    assert await kept() == [7]
+    await runner.forget("job-1")
+    assert await kept() == []
 
 
 async def test_a_job_that_nobody_watched_is_told_by_jobs(bench: Bench) -> None:

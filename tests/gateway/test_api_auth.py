@@ -36,6 +36,8 @@ ROUTES = [
     ("GET", "/v1/dead/abcdef"),
     ("POST", "/v1/dead/abcdef/retry"),
     ("DELETE", "/v1/dead/abcdef"),
+    ("GET", "/v1/nodes"),
+    ("POST", "/v1/nodes/cpu-1/off"),
     ("GET", "/v1/buckets"),
     ("PUT", "/v1/buckets/inbox"),
     ("GET", "/v1/buckets/inbox/objects"),

@@ -52,7 +52,7 @@ async def test_metrics_count_what_happened(http: aiohttp.ClientSession, client: 
     assert 'penstock_invocations{function="copy",phase="succeeded"} 1.0' in text
     assert 'penstock_http_requests_total{method="POST",route="/v1/apply",status="200"} 1.0' in text
     assert "penstock_ready 1.0" in text
-    assert 'penstock_build_info{version="' in text
+    assert 'penstock_build_info{service="embedded",version="' in text
 
 
 async def test_status_tells_of_the_server_and_of_each_function(client: Client, platform: Embedded) -> None:

@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 from dispatcher.metrics import DispatcherMetrics
 from penstock.observability import REDACTED, Metrics, configure_logging, redact
 from penstock.settings import LogSettings
+from scaler.interface.hooks import HookOptions, ProgramHooks
+from scaler.interface.ledger import Books
+from scaler.interface.metrics import InterfaceCollector
 from scaler.metrics import ScalerMetrics
 from watcher.metrics import WatcherMetrics
 
@@ -103,7 +106,8 @@ def names() -> list[str]:
     metrics = Metrics()
     DispatcherMetrics(metrics.registry)
     WatcherMetrics(metrics.registry)
-    families = (*metrics.registry.collect(), *ScalerMetrics().registry.collect())
+    interface = InterfaceCollector(Books(), ProgramHooks(HookOptions()))
+    families = (*metrics.registry.collect(), *ScalerMetrics().registry.collect(), *interface.collect())
     return sorted({family.name for family in families})
 
 

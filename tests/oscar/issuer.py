@@ -1,4 +1,7 @@
-"""A sign-on service on this machine: discovery, keys that can be changed, user information, and tokens of any kind."""
+"""A sign-on service on this machine: discovery, keys that can be changed, user information, and tokens of any kind.
+
+It signs with another library than the one that the gateway verifies with, so that both have to be right.
+"""
 
 from __future__ import annotations
 

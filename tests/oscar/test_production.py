@@ -61,6 +61,7 @@ class Place:
 
     def settings(self) -> Settings:
         settings = penstock_settings.override(Settings(), "http", listen="127.0.0.1:0")
+        settings = penstock_settings.override(settings, "service", listen="127.0.0.1:0")
         settings = penstock_settings.override(
             settings,
             "gateway",

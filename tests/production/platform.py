@@ -14,8 +14,7 @@ import os
 import signal
 import sys
 import uuid
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from minio import Minio as MinioClient
 from penstock.adapters.kafka import KafkaEventLog, KafkaSettings
 from penstock.adapters.kubernetes import KubernetesClient, from_kubeconfig
 from penstock.adapters.kubernetes.client import encode
-from penstock.codec import decode_record
-from penstock.errors import AlreadyExists, NotFound, PenstockError, Unavailable
-from penstock.model import TOPIC_RECORDS, Phase, Record
+from penstock.errors import AlreadyExists, NotFound, PenstockError
+from penstock.model import Record
+from tests.production.history import History
 from tests.testbed.bed import Bed
 from tests.testbed.images import BUSYBOX, PROJECT
 from tests.testbed.links import Address
@@ -40,6 +39,7 @@ from tests.testbed.probe import http_ok
 CRD = REPOSITORY / "helm" / "penstock" / "crds" / "functions.yaml"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PATIENCE_S = 120.0
+ADMIN_PASSWORD = "a password of the administrator"
 
 Json = dict[str, Any]
 
@@ -56,17 +56,23 @@ async def eventually(what: str, check: Callable[[], Awaitable[bool]], seconds: f
 class Process:
     """One of our services, with its output in a file."""
 
-    def __init__(self, module: str, env: Mapping[str, str], folder: Path, probes: Address) -> None:
+    def __init__(
+        self, module: str, env: Mapping[str, str], folder: Path, probes: Address, arguments: Sequence[str] = ()
+    ) -> None:
         self.module = module
+        self.arguments = tuple(arguments)
         self.env = dict(env)
+        #: Where users reach it; only the gateway has such an address.
+        self.address = f"http://{env['PENSTOCK_HTTP_LISTEN']}" if "PENSTOCK_HTTP_LISTEN" in env else ""
         self.output = folder / f"{module}-{uuid.uuid4().hex[:4]}.log"
         self.probes = probes
         self._running: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with self.output.open("ab") as output:
+            command = (sys.executable, "-m", self.module, *self.arguments)
             self._running = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self.module, env=self.env, stdout=output, stderr=output, cwd=REPOSITORY
+                *command, env=self.env, stdout=output, stderr=output, cwd=REPOSITORY
             )
 
     @property
@@ -119,49 +125,6 @@ class Process:
 
     def tail(self) -> str:
         return self.output.read_text(errors="replace")[-4000:] if self.output.exists() else ""
-
-
-class History:
-    """What `penstock.records` says, read from its beginning by somebody who takes part in nothing."""
-
-    def __init__(self, log: KafkaEventLog) -> None:
-        self._log = log
-        self._positions: dict[int, int] = {}
-        self.all: list[Record] = []
-        self.latest: dict[str, Record] = {}
-
-    async def read(self) -> None:
-        while True:
-            try:
-                entries = await self._log.read(TOPIC_RECORDS, self._positions, limit=5000)
-            except Unavailable:
-                return
-            if not entries:
-                return
-            for entry in entries:
-                self._positions[entry.partition] = entry.offset + 1
-                record = decode_record(entry.value)
-                self.all.append(record)
-                known = self.latest.get(record.id)
-                if known is None or known.order < record.order:
-                    self.latest[record.id] = record
-
-    def of(self, bucket: str) -> dict[str, Record]:
-        """The newest record of each key."""
-        found = {}
-        for record in self.latest.values():
-            trigger = record.trigger
-            if getattr(trigger, "bucket", "") == bucket:
-                found[trigger.key] = record  # type: ignore[union-attr]
-        return found
-
-    def phases(self, bucket: str) -> Counter[Phase]:
-        return Counter(record.phase for record in self.of(bucket).values())
-
-    def successes(self) -> Counter[str]:
-        """How many attempts of each invocation ended in success, over the whole history."""
-        ended = {(record.id, record.attempt) for record in self.all if record.phase is Phase.SUCCEEDED}
-        return Counter(invocation for invocation, _ in ended)
 
 
 class Platform:
@@ -254,7 +217,15 @@ class Platform:
         await eventually("the custom resource is established", established)
         await self.bed.kubernetes.make_namespace(self.namespace)
 
-    async def start(self, module: str, **env: str) -> Process:
+    def admin(self) -> Path:
+        """The administrator's credential, as a mounted Secret has it."""
+        secret = self.folder / "admin"
+        if not secret.exists():
+            secret.mkdir()
+            (secret / "password").write_text(ADMIN_PASSWORD)
+        return secret
+
+    async def start(self, module: str, *arguments: str, **env: str) -> Process:
         """Start one service, with its own data folder and ports."""
         number = len(self.processes)
         probes = Address("127.0.0.1", self.bed.reservations.port())
@@ -262,11 +233,14 @@ class Platform:
             "PENSTOCK_SERVICE_LISTEN": str(probes),
             "PENSTOCK_STATE_DATA": str(self.folder / f"{module}-{number}"),
         }
-        if module == "watcher":
+        if module == "gateway":
+            own["PENSTOCK_HTTP_LISTEN"] = f"127.0.0.1:{self.bed.reservations.port()}"
+            own["PENSTOCK_GATEWAY_CREDENTIALS_DIR"] = str(self.admin())
+        if module == "watcher" or "--edge" in arguments:
             webhook = Address("127.0.0.1", self.bed.reservations.port())
             own["PENSTOCK_NOTIFY_LISTEN"] = str(webhook)
             await self.bed.minio.send_webhooks_to(webhook)
-        process = Process(module, self.env() | own | env, self.folder, probes)
+        process = Process(module, self.env() | own | env, self.folder, probes, arguments)
         self.processes.append(process)
         await process.start()
         return process
@@ -317,6 +291,13 @@ class Platform:
             return [str(one.object_name) for one in self.s3.list_objects(bucket, prefix=prefix, recursive=True)]
 
         return await asyncio.to_thread(read)
+
+    async def pods(self, job: str = "") -> list[Json]:
+        """The pods of a Job, or all there are."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        params = {"labelSelector": f"penstock.dev/job={job}"} if job else {}
+        found: list[Json] = (await self.api.get(path, **params))["items"]
+        return found
 
     async def make_bucket(self, bucket: str) -> None:
         await asyncio.to_thread(self.s3.make_bucket, bucket)

@@ -57,10 +57,11 @@ class Bench:
         self.platform: Embedded | None = None
 
     @asynccontextmanager
-    async def up(self) -> AsyncIterator[None]:
+    async def up(self, *, apply: bool = True) -> AsyncIterator[None]:
         settings = settings_for(self.data)
         settings = penstock_settings.override(settings, "up", s3=True, s3_listen="127.0.0.1:0")
-        async with running(settings, apply=(self.folder / "digest.yaml",)) as self.platform:
+        files = (self.folder / "digest.yaml",) if apply else ()
+        async with running(settings, apply=files) as self.platform:
             yield
 
     @property

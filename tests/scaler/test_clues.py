@@ -21,6 +21,9 @@ from scaler.simulate.clues import (
     report,
     run_pass,
 )
+from scaler.simulate.theirs import Clues
+from scaler.simulate.world import World
+from tests.scaler.building import make_fleet, make_pool
 
 S, R = State, RequestState
 NOW = 10_000_000
@@ -94,6 +97,27 @@ def test_recovery_up_to_the_limit_and_forced_idle_looks_like_a_fresh_start() -> 
     assert (off_err.state, off_err.failures_on) == (S.OFF, 2)
     stuck = [node("a", S.ON_ERR, failures_off=3), node("b", S.OFF_ERR, failures_on=3)]
     assert not recover(stuck, NOW, OPTIONS)
+
+
+# 1.3: commands
+
+
+@pytest.mark.parametrize("state", list(S))
+def test_power_on_changes_nothing_on_nodes_that_are_on_or_coming(state: State) -> None:
+    assert _commanded(state, on=True) is (state if state in {S.IDLE, S.USED, S.POW_ON, S.ON_ERR} else S.POW_ON)
+
+
+@pytest.mark.parametrize("state", list(S))
+def test_power_off_changes_nothing_on_nodes_that_are_off_or_going(state: State) -> None:
+    assert _commanded(state, on=False) is (state if state in {S.OFF, S.POW_OFF, S.OFF_ERR} else S.POW_OFF)
+
+
+def _commanded(state: State, *, on: bool) -> State:
+    controller = Clues()
+    World(make_fleet(make_pool(hosts=("n1",), max=1)), [], controller)
+    controller._by_name["n1"].state = state
+    controller._order("n1", on=on)
+    return controller._by_name["n1"].state
 
 
 # 3: PowOn_Requests

@@ -77,6 +77,12 @@ def _debian(name: str, package: str, program: str = "", place: str = "") -> Arti
     return Artifact(name, f"Debian's {package}", "", DebianPackage(package), "", names, (place,) if place else ())
 
 
+def _oscar_python(version: str) -> Artifact:
+    """OSCAR's Python client, unmodified, in an environment of its own for each version."""
+    recipe = PythonEnvironment(f"locks/oscar-python-{version}.txt")
+    return Artifact(f"oscar-python-{version[0]}", "OSCAR's Python client", version, recipe, "venv/bin/python")
+
+
 KWOK_STAGES = tuple(
     f"kustomize/stage/{name}.yaml"
     for name in (
@@ -128,6 +134,7 @@ ARTIFACTS: dict[str, Artifact] = {
             # The scripts beside it name the folder they were installed in, which is not the final one.
             "venv/bin/python",
         ),
+        *(_oscar_python(version) for version in versions.OSCAR_PYTHON),
         Artifact(
             "pause-image",
             "the pause image",
@@ -175,11 +182,13 @@ PARTS: dict[str, Part] = {
         Part("kubernetes", (*CONTROL_PLANE, "kubectl")),
         Part("kwok", ("kwok",)),
         Part("images", ("root", "pause-image", "busybox-image", "base-image", "project-image")),
+        Part("examples", ("root", "base-image", "digits-image")),
         Part("node", NODE),
         Part("network", ("kube-proxy", "coredns")),
         Part("im", ("im",)),
         Part("prometheus", ("prometheus",)),
         Part("rclone", ("rclone",)),
+        Part("oscar-python", tuple(f"oscar-python-{version[0]}" for version in versions.OSCAR_PYTHON)),
         Part("helm", ("helm",)),
         Part("kubeconform", ("kubeconform",)),
     )
@@ -192,6 +201,14 @@ def project_image(base: Path) -> Artifact:
     version = images.project_version()
     needs = (*recipe.needs, "base-image")
     return Artifact("project-image", "the project's image", version, recipe, images.IMAGE_FILE, needs=needs)
+
+
+def digits_image(base: Path) -> Artifact:
+    """The image of the digits example as its files stand now."""
+    recipe = images.DigitsImage(base)
+    needs = (*recipe.needs, "base-image")
+    name = "the digits example's image"
+    return Artifact("digits-image", name, images.digits_version(), recipe, images.IMAGE_FILE, needs=needs)
 
 
 def envtest_folder() -> Path | None:

@@ -23,6 +23,8 @@ PAUSE = "penstock.test/pause:1"
 BUSYBOX = "penstock.test/busybox:1"
 BASE = "penstock.test/python:1"
 PROJECT = "penstock.test/penstock:1"
+# As the example's FDL file names it; the container runtime adds the rest of the name to a short one.
+DIGITS = "docker.io/penstock-examples/digits:latest"
 
 IMAGE_FILE = "image.tar"
 # What the Dockerfile can reach besides the repository: the project's wheel and all it depends on, built outside.
@@ -124,17 +126,8 @@ class ProjectImage:
         context = job.folder / "context"
         self._collect(context)
         self._wheels(job, context)
-        # vfs and chroot isolation need neither overlayfs nor a network namespace of their own.
-        storage: Words = ["--storage-driver", "vfs", "--root", job.folder / "storage", "--runroot", job.folder / "run"]
-        buildah: Words = ["buildah", *storage]
-        job.run([*buildah, "pull", f"oci-archive:{self.base}"])
-        named = output_of([*buildah, "images", "--quiet"]).split()[0]
-        job.run([*buildah, "tag", named, BASE])
-        build = ["bud", "--isolation", "chroot", "--pull-never", "--build-arg", f"BASE={BASE}", "--tag", PROJECT]
-        job.run([*buildah, *build, context])
-        job.run([*buildah, "push", PROJECT, f"docker-archive:{job.folder / IMAGE_FILE}:{PROJECT}"])
-        for leftover in ("context", "storage", "run"):
-            shutil.rmtree(job.folder / leftover)
+        build_image(job, self.base, PROJECT, [context])
+        shutil.rmtree(context)
 
     @staticmethod
     def _collect(context: Path) -> None:
@@ -152,6 +145,51 @@ class ProjectImage:
         wanted = f"penstock[kafka,kubernetes,s3] @ {project.as_uri()}"
         target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
         job.run([*pip, "download", *target, "-d", wheels, wanted])
+
+
+DIGITS_FILES = REPOSITORY / "examples" / "digits"
+
+
+def digits_version() -> str:
+    """A digest of what the example's image is made from."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in DIGITS_FILES.iterdir() if name.suffix in {"", ".py", ".in"} and name.is_file()):
+        digest.update(f"{name.name}\0".encode() + name.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class DigitsImage:
+    """The image of the digits example from its own Dockerfile, with the model trained during the build.
+
+    The wheels are fetched outside and mounted, and pip is told so by the two variables that it reads.
+    """
+
+    base: Path
+    needs: tuple[str, ...] = ("root", "buildah")
+
+    def __call__(self, job: Job) -> None:
+        wheels = job.folder / WHEELS
+        target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
+        job.run([*pip_of(job), "download", *target, "-d", wheels, "-r", DIGITS_FILES / "requirements.in"])
+        offline = ["--build-arg", "PIP_NO_INDEX=1", "--build-arg", "PIP_FIND_LINKS=/wheels"]
+        build_image(job, self.base, DIGITS, ["--volume", f"{wheels}:/wheels:ro", *offline, DIGITS_FILES])
+        shutil.rmtree(wheels)
+
+
+def build_image(job: Job, base: Path, name: str, words: Words) -> None:
+    """Build a Dockerfile on the local base with buildah, without a network; leaves the archive in the job's folder."""
+    # vfs and chroot isolation need neither overlayfs nor a network namespace of their own.
+    storage: Words = ["--storage-driver", "vfs", "--root", job.folder / "storage", "--runroot", job.folder / "run"]
+    buildah: Words = ["buildah", *storage]
+    job.run([*buildah, "pull", f"oci-archive:{base}"])
+    named = output_of([*buildah, "images", "--quiet"]).split()[0]
+    job.run([*buildah, "tag", named, BASE])
+    build = ["bud", "--isolation", "chroot", "--pull-never", "--build-arg", f"BASE={BASE}", "--tag", name]
+    job.run([*buildah, *build, *words])
+    job.run([*buildah, "push", name, f"docker-archive:{job.folder / IMAGE_FILE}:{name}"])
+    for leftover in ("storage", "run"):
+        shutil.rmtree(job.folder / leftover)
 
 
 def forget_old_versions(cache: Path) -> None:

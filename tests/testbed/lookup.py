@@ -16,13 +16,16 @@ from pathlib import Path
 
 from tests.testbed import images
 from tests.testbed.building import build_into_cache
-from tests.testbed.catalog import ARTIFACTS, PARTS, Artifact, envtest_folder, project_image
+from tests.testbed.catalog import ARTIFACTS, PARTS, Artifact, digits_image, envtest_folder, project_image
 from tests.testbed.errors import BedError, MissingPart
 from tests.testbed.paths import cache_folder
 from tests.testbed.recipes import DebianPackage, install_debian
 
 # Debian puts what only administrators run outside a normal user's PATH.
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+# Images that are built on the base image, whose version is a digest of what they are made from.
+BUILT = {"project-image": project_image, "digits-image": digits_image}
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,13 @@ def may_make_namespaces() -> bool:
 
 def artifact_named(name: str) -> Artifact | None:
     """The artifact; None for the project's image while the repository has no Dockerfile."""
-    if name != "project-image":
+    if name not in BUILT:
         return ARTIFACTS[name]
-    if images.dockerfile() is None:
+    if name == "project-image" and images.dockerfile() is None:
         return None
     base = ARTIFACTS["base-image"]
     found = find(base)
-    return project_image(found.path if found is not None else cache_folder() / base.key / base.file)
+    return BUILT[name](found.path if found is not None else cache_folder() / base.key / base.file)
 
 
 def _given(artifact: Artifact) -> Found | None:

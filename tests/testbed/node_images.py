@@ -38,6 +38,10 @@ class Images(Component):
         """The project's image from its Dockerfile; returns its name after loading it."""
         return await self._load("project-image", images.PROJECT)
 
+    async def digits(self) -> str:
+        """The digits example's image from its Dockerfile, with a trained model; returns its name after loading it."""
+        return await self._load("digits-image", images.DIGITS)
+
     async def _load(self, artifact: str, name: str) -> str:
         await self.bed.node.start()
         await self.bed.node.load_image(obtain(artifact))

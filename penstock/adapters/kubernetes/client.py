@@ -48,6 +48,20 @@ class ClientSettings:
     silence_s: float = 150.0
 
 
+@dataclasses.dataclass
+class Use:
+    """What was asked and how it was answered, since the start: for metrics. Streams are not counted."""
+
+    #: Attempts with an answer, refusals among them.
+    answered: int = 0
+    #: Attempts that the server put off (429, 5xx), and those without any answer.
+    pushed_back: int = 0
+    unanswered: int = 0
+    #: Requests that were sent again, and the seconds that they waited before it, summed.
+    retried: int = 0
+    held_s: float = 0.0
+
+
 class _Gate:
     """Lets as many through as `Pressure` allows, in order of arrival."""
 
@@ -88,6 +102,7 @@ class KubernetesClient:
         self._tls: ssl.SSLContext | None = tls(access) if access.server.startswith("https:") else None
         self._token = Token(access)
         self._gate = _Gate(Pressure(self.settings.in_flight))
+        self.use = Use()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
@@ -122,16 +137,20 @@ class KubernetesClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure: Unavailable = Unavailable(f"{method} {path}: the API server does not answer ({_say(error)})")
                 failure.__cause__ = error
+                self.use.unanswered += 1
             else:
                 if status < 400:
+                    self.use.answered += 1
                     self._gate.pressure.answered()
                     return data
                 found = trouble(status, data, what=f"{method} {path}", retry_after=retry_after)
                 if status == 401 and self._token.reload():
                     continue
                 if not isinstance(found, Unavailable):
+                    self.use.answered += 1
                     self._gate.pressure.answered()
                     raise found
+                self.use.pushed_back += 1
                 failure = found
             finally:
                 self._gate.leave()
@@ -144,6 +163,8 @@ class KubernetesClient:
         pause = self._gate.pressure.pushed_back(now, after_s)
         if now + pause >= deadline:
             raise failure
+        self.use.retried += 1
+        self.use.held_s += pause
         await asyncio.sleep(pause)
 
     async def _attempt(  # noqa: PLR0917 - by keyword costs, once per Job

@@ -16,6 +16,7 @@ from penstock.codec import decode_record
 from penstock.errors import Corrupt
 from penstock.model import TOPIC_RECORDS, Record
 from penstock.ports import EventLog, Ledger, StoredEntry
+from penstock.tombstones import take_in
 
 log = structlog.get_logger("penstock.ledger")
 
@@ -49,7 +50,7 @@ async def rebuild(events: EventLog, ledger: Ledger) -> int:
             break  # what is left of the range was compacted away
         for entry in entries:
             positions[entry.partition] = entry.offset + 1
-        await ledger.apply([_decode(entry) for entry in entries], positions)
+        await take_in(ledger, entries, positions, _decode)
         read += len(entries)
     return read
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -66,7 +67,7 @@ def test_every_command_has_two_or_three_examples_that_parse(path: str) -> None:
     assert 2 <= len(command.examples) <= 3
     for example in command.examples:
         assert example in section(path), f"docs/reference/cli.md: {path} lacks the example {example!r}"
-        words = shlex.split(example.split("|")[-1].split("#")[0])
+        words = shlex.split(re.split("[<>#]", example.split("|")[-1])[0])
         given = path.split()
         at = next(i for i in range(len(words)) if words[i : i + len(given)] == given)
         # Parsed and not run: files in examples need not be here.

@@ -81,13 +81,13 @@ async def calls(request: pytest.FixtureRequest, desk: Desk) -> AsyncIterator[Nod
     async with served(make_node_app(desk, token=lambda: TOKEN, ledger=NoBooks())) as (address, _):
         if request.param == "own process":
             async with Calls(address, TOKEN) as client:
-                yield NodeCalls(client._json)
+                yield NodeCalls(client.ask)
             return
         proxy = NodeProxy(address, lambda: TOKEN)
         app = web.Application()
         add_node_proxy(app, proxy)
         async with served(app) as (front, _), Calls(front) as client:
-            yield NodeCalls(client._json)
+            yield NodeCalls(client.ask)
         await proxy.close()
 
 

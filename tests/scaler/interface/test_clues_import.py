@@ -114,7 +114,8 @@ def test_c21_what_has_no_equivalent_is_named_with_its_reason_and_without_secrets
 
 
 def test_without_power_off_scheduler_nodes_stay_and_an_unknown_power_manager_is_told() -> None:
-    text = "[general]\nPOWERMANAGER_CLASS=cluesplugins.one\n[scheduling]\nSCHEDULER_CLASSES=x.CLUES_Scheduler_PowOn_Requests\nIDLE_TIME=9\n"
+    only_on = "[scheduling]\nSCHEDULER_CLASSES=x.CLUES_Scheduler_PowOn_Requests\nIDLE_TIME=9\n"
+    text = f"[general]\nPOWERMANAGER_CLASS=cluesplugins.one\n{only_on}"
     found = import_clues({"c": text}, hosts=["a"])
     assert parse_fleet(found.document).pools[0].idle_ms == 36500 * 24 * 60 * MINUTE
     assert "no driver like 'one'" in reasons(found)["c [general] POWERMANAGER_CLASS"]
