@@ -55,7 +55,7 @@ testbed: $(VENV)/.dev  ## find or build the real servers that the tests use
 	$(BIN)/python -m tests.testbed build
 
 test: lint tools testbed  ## everything, real components included
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m tests.together
 
 kind:  ## Penstock on a local cluster (kind, k3d, or ARGS='--cluster current --image ...')
 	@helm/kind/up.sh $(ARGS)

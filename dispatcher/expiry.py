@@ -2,8 +2,8 @@
 
 The active dispatcher does this, and nobody else: it is the one writer of the history, so it alone can tell between two
 writes whether an old invocation has just been ordered to run again. Others hear of it by the history itself, where an
-entry without a value ends the life of its key. The order makes a crash harmless: objects first, then the log, then the
-view; what is left over is found again by the next round.
+entry without a value ends the life of its key. Logs and answers go first, so that a crash leaves nothing that no later
+round finds; a stored body goes last, since it is what an invocation that runs again would need.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ log = structlog.get_logger("dispatcher.expiry")
 DAY_MS = 24 * 3600 * 1000
 PAGE = 500
 
-Forget = Callable[[Sequence[Record]], Awaitable[int]]
+Forget = Callable[[Sequence[Record]], Awaitable[list[str]]]
 
 
 class Expiry:
     def __init__(
         self, *, event_log: EventLog, ledger: Ledger, store: ObjectStore, forget: Forget, settings: HistorySettings
     ) -> None:
-        """`forget` ends the lives of records that have not changed since they were read; returns how many."""
+        """`forget` ends the lives of records that have not changed since they were read; returns whose."""
         self._log = event_log
         self._ledger = ledger
         self._store = store
@@ -66,13 +66,19 @@ class Expiry:
             records = list((await self._ledger.get_many(ids)).values())
             for record in records:
                 await self._drop_objects(record)
-            count += await self._forget(records)
+            gone = set(await self._forget(records))
+            for record in records:
+                if record.id in gone:
+                    await self._drop_body(record)
+            count += len(gone)
         return count
 
     async def _drop_objects(self, record: Record) -> None:
         for attempt in range(1, record.attempt + 1):
             await self._store.delete(SYSTEM_BUCKET, log_key(record.id, attempt))
             await self._store.delete(SYSTEM_BUCKET, answer_key(record.id, attempt))
+
+    async def _drop_body(self, record: Record) -> None:
         if isinstance(record.trigger, Submission) and record.trigger.body_key is not None:
             await self._store.delete(SYSTEM_BUCKET, record.trigger.body_key)
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.demand import EVERY_S as DEMAND_EVERY_S
 from dispatcher.demand import DemandPublisher, PodShape
+from dispatcher.expiry import Expiry
 from dispatcher.kubernetes import KubernetesRunner, KubernetesSettings, PodResults, ResultSource, StoreResults
 from dispatcher.kubernetes.accounts import FunctionAccounts
 from dispatcher.kubernetes.configuration import runner_settings, volume_settings
@@ -43,12 +44,16 @@ class ClusterDispatcher:
         store: ObjectStore,
         demand: DemandPublisher,
         reporter: Reporter,
+        expiry: Expiry,
+        expiry_s: float,
     ) -> None:
         self.dispatcher = dispatcher
         self.runner = runner
         self._store = store
         self._demand = demand
         self._reporter = reporter
+        self._expiry = expiry
+        self._expiry_s = expiry_s
 
     async def run(self, ready: asyncio.Event | None = None, *, epoch: int = 0) -> None:
         """Become active and work until cancelled; raises what stopped it: Fenced, Unavailable (while becoming active),
@@ -61,6 +66,7 @@ class ClusterDispatcher:
         supervisor.start("dispatcher", self.dispatcher.run(active, epoch=epoch))
         supervisor.start("demand", self._publish_demand(active))
         supervisor.start("reporting", self._report(active))
+        supervisor.start("expiry", self._expire(active))
         try:
             await supervisor.run()
         finally:
@@ -72,6 +78,13 @@ class ClusterDispatcher:
 
         await active.wait()
         await every(DEMAND_EVERY_S, turn)
+
+    async def _expire(self, active: asyncio.Event) -> None:
+        async def turn() -> None:
+            await self._expiry.turn(now_ms())
+
+        await active.wait()
+        await every(self._expiry_s, turn)
 
     async def _report(self, active: asyncio.Event) -> None:
         async def turn() -> None:
@@ -116,21 +129,25 @@ async def open_dispatcher(
             registry=registry, store=store, accounts=accounts, default_image=settings.jobs.default_image
         )
         tuning = DispatcherSettings(**settings.dispatcher.model_dump())
+        dispatcher = Dispatcher(
+            log=log,
+            ledger=ledger,
+            registry=registry,
+            runner=runner,
+            store=store,
+            settings=tuning,
+            metrics=metrics,
+            preparation=preparation,
+        )
+        expiry = Expiry(event_log=log, ledger=ledger, store=store, forget=dispatcher.forget, settings=settings.history)
         yield ClusterDispatcher(
-            dispatcher=Dispatcher(
-                log=log,
-                ledger=ledger,
-                registry=registry,
-                runner=runner,
-                store=store,
-                settings=tuning,
-                metrics=metrics,
-                preparation=preparation,
-            ),
+            dispatcher=dispatcher,
             runner=runner,
             store=store,
             demand=DemandPublisher(log, shape=pod_shape(jobs), settings=tuning),
             reporter=Reporter(registry.report, preparation.invalid),
+            expiry=expiry,
+            expiry_s=settings.history.interval_s,
         )
 
 

@@ -35,7 +35,7 @@ class Recorder:
         self._ledger = ledger
         self._metrics = metrics
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[list[Record]]]] = []
-        self._leaving: list[tuple[Sequence[Record], asyncio.Future[int]]] = []
+        self._leaving: list[tuple[Sequence[Record], asyncio.Future[list[str]]]] = []
         self._wake = asyncio.Event()
         self._writing = False
         self._feeds: set[ChangeFeed] = set()
@@ -52,11 +52,11 @@ class Recorder:
         self._wake.set()
         return future
 
-    def forget(self, records: Sequence[Record]) -> asyncio.Future[int]:
-        """End the lives of these invocations in the history; the future gives how many, once that is durable. One that
-        was written since it was read (it runs again) stays: this is decided between two writes.
+    def forget(self, records: Sequence[Record]) -> asyncio.Future[list[str]]:
+        """End the lives of these invocations in the history; the future gives their ids, once that is durable. One
+        that was written since it was read (it runs again) stays: this is decided between two writes.
         """
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._leaving.append((records, future))
         self._wake.set()
         return future
@@ -67,9 +67,9 @@ class Recorder:
             await self.turn()
             if self._leaving:
                 records, future = self._leaving.pop(0)
-                count = await self._forget(records)
+                gone = await self._forget(records)
                 if not future.done():
-                    future.set_result(count)
+                    future.set_result(gone)
 
     async def settled(self) -> None:
         """Return when everything handed in is written."""
@@ -100,7 +100,7 @@ class Recorder:
             self._metrics.record(record.phase.value)
             self._announce(record)
 
-    async def _forget(self, records: Sequence[Record]) -> int:
+    async def _forget(self, records: Sequence[Record]) -> list[str]:
         """The log first: what it does not know of, a rebuilt view would bring back."""
         known = await self._ledger.get_many([record.id for record in records])
         gone = [one.id for one in records if one.id in known and known[one.id].order == one.order]
@@ -108,7 +108,7 @@ class Recorder:
             positions = await self._append([LogEntry(invocation, b"") for invocation in gone])
             await self._ledger.forget(gone)
             await self._ledger.apply([], positions)
-        return len(gone)
+        return gone
 
     async def _append(self, entries: list[LogEntry]) -> dict[int, int]:
         """Append until it succeeds: a full disk or an absent broker delays everything and loses nothing."""

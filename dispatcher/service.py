@@ -231,8 +231,8 @@ class Dispatcher:
         """Every record change from this call on; None = some were dropped because the follower was slow."""
         return self._recorder.changes()
 
-    async def forget(self, records: Sequence[Record]) -> int:
-        """End these invocations' lives in the history, except those that have changed since; returns how many."""
+    async def forget(self, records: Sequence[Record]) -> list[str]:
+        """End these invocations' lives in the history, except those that have changed since; returns whose."""
         return await self._recorder.forget(records)
 
     @property

@@ -23,6 +23,8 @@ from penstock import answers
 from penstock.clock import now_ms
 from penstock.errors import InvalidInput, NotFound
 from penstock.fdl import Draft, Start, cycles, parse_document, parse_service
+from penstock.fdl.schema import HIDDEN
+from penstock.fdl.storage import Providers
 from penstock.model import SYSTEM_BUCKET, Function, StorageIO
 from penstock.ports import ObjectStore, Registry
 from penstock.settings_gateway import GatewayGroup
@@ -85,7 +87,9 @@ class Plan:
 
 def decide(draft: Draft, base: Function | None) -> Step:
     """Plan one function against the deployed one. Raises InvalidInput for a change that is not possible."""
-    new = draft.function
+    new = msgspec.structs.replace(
+        draft.function, storage_providers=_other_stores(draft, base.storage_providers if base is not None else {})
+    )
     if base is None:
         return Step(function=new, start=draft.start)
     if new.volume != base.volume:
@@ -108,6 +112,22 @@ def decide(draft: Draft, base: Function | None) -> Step:
         secrets=secrets,
     )
     return Step(function=kept, start=draft.start, base=base)
+
+
+def _other_stores(draft: Draft, known: Providers) -> Providers:
+    """The stores beside our own that the function names, as far as the document tells of them. The word `hidden` is
+    what was read back from us: it means unchanged, and nothing where nothing is known.
+    """
+    function = draft.function
+    named = {(entry.provider, entry.provider_id) for entry in (*function.inputs, *function.outputs)}
+    kept: Providers = {}
+    for kind, identity in sorted(named - {("minio", "default"), ("local", "default")}):
+        given = draft.storage_providers.get(kind, {}).get(identity)
+        if given is not None:
+            before = known.get(kind, {}).get(identity, {})
+            fields = {name: before.get(name, "") if value == HIDDEN else value for name, value in given.items()}
+            kept.setdefault(kind, {})[identity] = fields
+    return kept
 
 
 def make_plan(drafts: Iterable[Draft], deployed: Iterable[Function], warnings: Iterable[str] = ()) -> Plan:

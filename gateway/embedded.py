@@ -20,6 +20,7 @@ from typing import Self
 
 import structlog
 
+from dispatcher.expiry import Expiry
 from dispatcher.process_runner import ProcessRunner
 from dispatcher.process_runner import Settings as RunnerSettings
 from dispatcher.service import Dispatcher
@@ -215,12 +216,19 @@ class Embedded:
         supervisor, settings = self._supervisor, self._settings
         dispatcher_up = self._parts_up["dispatcher"] = asyncio.Event()
         watcher_up = self._parts_up["watcher"] = asyncio.Event()
+        assert self._dispatcher is not None, "not open"
         housekeeping = Housekeeping(
             event_log=services.log,
             ledger=services.ledger,
-            store=services.store,
             settings=settings.history,
             metrics=services.metrics,
+            expiry=Expiry(
+                event_log=services.log,
+                ledger=services.ledger,
+                store=services.store,
+                forget=self._dispatcher.forget,
+                settings=settings.history,
+            ),
         )
 
         async def tidy() -> None:

@@ -1,28 +1,20 @@
 """Housekeeping: what has served its time is deleted, a little each hour, so that a long life does not fill the disk.
 
 Nothing that may still be needed to run goes: events only when they are durably queued, records only when they are final
-and older than the history is kept, logs and stored bodies with their record. The order makes a crash harmless: objects
-first, then the record in the view, then its entries in the log, so what is left over is found again by the next round.
+and older than the history is kept. Which invocations are forgotten is the dispatcher's business (`dispatcher.expiry`);
+what is here is the log in a file, which nobody else trims and compacts.
 """
 
 from __future__ import annotations
 
 import structlog
 
+from dispatcher.expiry import Expiry
 from dispatcher.intake import GROUP
 from penstock.errors import Closed, PenstockError
-from penstock.model import (
-    SYSTEM_BUCKET,
-    TOPIC_COMMANDS,
-    TOPIC_DEAD,
-    TOPIC_EVENTS,
-    TOPIC_RECORDS,
-    Record,
-    Submission,
-)
-from penstock.model.objects import answer_key, log_key
+from penstock.model import TOPIC_COMMANDS, TOPIC_DEAD, TOPIC_EVENTS, TOPIC_RECORDS
 from penstock.observability import Metrics
-from penstock.ports import EventLog, Ledger, ObjectStore
+from penstock.ports import EventLog, Ledger
 from penstock.settings import HistorySettings
 
 log = structlog.get_logger("gateway.housekeeping")
@@ -34,13 +26,20 @@ MARGIN_MS = DAY_MS
 
 class Housekeeping:
     def __init__(
-        self, *, event_log: EventLog, ledger: Ledger, store: ObjectStore, settings: HistorySettings, metrics: Metrics
+        self,
+        *,
+        event_log: EventLog,
+        ledger: Ledger,
+        settings: HistorySettings,
+        metrics: Metrics,
+        expiry: Expiry | None = None,
     ) -> None:
+        """`expiry` None: the dispatcher does that in rounds of its own."""
         self._log = event_log
         self._ledger = ledger
-        self._store = store
         self._settings = settings
         self._metrics = metrics
+        self._expiry = expiry
 
     async def turn(self, now: int) -> dict[str, int]:
         """One round; returns how many of each kind were deleted.
@@ -50,8 +49,9 @@ class Housekeeping:
         done: dict[str, int] = {}
         try:
             await self._trim_topics(now, done)
-            await self._expire(now, done)
-            done["answers"] = await self._drop_answers(now - int(self._settings.answers_keep_days * DAY_MS))
+            if self._expiry is not None:
+                await self._expiry.expire(now, done)
+            await self._trim_records(now, done)
         except Closed:
             raise
         except PenstockError as error:
@@ -70,14 +70,8 @@ class Housekeeping:
         done["superseded_records"] = await self._log.compact(TOPIC_RECORDS)
         done["settled_letters"] = await self._log.compact(TOPIC_DEAD)
 
-    async def _expire(self, now: int, done: dict[str, int]) -> None:
+    async def _trim_records(self, now: int, done: dict[str, int]) -> None:
         before = now - int(self._settings.keep_days * DAY_MS)
-        done["invocations"] = 0
-        while ids := await self._ledger.outlived(before, limit=500):
-            for record in (await self._ledger.get_many(ids)).values():
-                await self._drop_objects(record)
-            await self._ledger.forget(ids)
-            done["invocations"] += len(ids)
         oldest = await self._oldest_open()
         limit = before if oldest is None else min(before, oldest - MARGIN_MS)
         done["records"] = await self._log.trim(TOPIC_RECORDS, before_ms=limit, below=await self._ledger.positions())
@@ -87,20 +81,3 @@ class Housekeeping:
         times = [stat.oldest_ms for stat in await self._ledger.queue_stats()]
         times += [record.queued_ms for record in await self._ledger.unfinished()]
         return min(times, default=None)
-
-    async def _drop_objects(self, record: Record) -> None:
-        for attempt in range(1, record.attempt + 1):
-            await self._store.delete(SYSTEM_BUCKET, log_key(record.id, attempt))
-            await self._store.delete(SYSTEM_BUCKET, answer_key(record.id, attempt))
-        if isinstance(record.trigger, Submission) and record.trigger.body_key is not None:
-            await self._store.delete(SYSTEM_BUCKET, record.trigger.body_key)
-
-    async def _drop_answers(self, before: int) -> int:
-        """Answers that nobody fetched: their callers stopped waiting."""
-        count = 0
-        async for page in self._store.list(SYSTEM_BUCKET, "answers/"):
-            for info in page:
-                if info.arrived_ms < before:
-                    await self._store.delete(SYSTEM_BUCKET, info.key)
-                    count += 1
-        return count

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from gateway.housekeeping import Housekeeping
 from gateway.oidc.opening import open_verifier
 from gateway.pods import KubernetesCluster, PodLogs
 from gateway.remote import DemandView, RemoteWork
+from gateway.resident.history import Written
+from gateway.resident.opening import Loops, open_resident
+from gateway.resident.runs import ResidentRuns
 from gateway.table import FunctionTable
 from gateway.tidy import tidy
 from gateway.user_accounts import MinioUsers
@@ -36,7 +39,7 @@ from penstock.adapters.sqlite import SqliteLedger, open_view
 from penstock.clock import now_ms
 from penstock.collectors import KubernetesCollector
 from penstock.follow import RecordFollower
-from penstock.model import SYSTEM_BUCKET
+from penstock.model import SYSTEM_BUCKET, Record
 from penstock.observability import Metrics
 from penstock.ports import EventLog
 from penstock.production import file_log, kubernetes_client, s3_credentials, s3_store, state_folder
@@ -86,7 +89,12 @@ async def open_gateway(settings: Settings, *, stopping: Callable[[], bool]) -> A
         work = RemoteWork(event_log=base.log, ledger=base.ledger, registry=table, follower=follower, demand=demand)
         logs = PodLogs(base.client, settings.kubernetes.namespace)
         trouble: list[Callable[[], str]] = [lambda: follower.trouble]
-        async with _services(base, table=table, changes=changes, work=work, logs=logs, trouble=trouble) as opened:
+        async with (
+            _resident(base, table, _followed) as (runs, loops),
+            _services(
+                base, table=table, changes=changes, work=work, logs=logs, trouble=trouble, synchronous=runs
+            ) as opened,
+        ):
             caught_up = opened.up["history"] = asyncio.Event()
 
             async def follow() -> None:
@@ -94,7 +102,7 @@ async def open_gateway(settings: Settings, *, stopping: Callable[[], bool]) -> A
                 caught_up.set()
                 await follower.run()
 
-            opened.loops |= {"history": follow(), "demand": demand.run()}
+            opened.loops |= {"history": follow(), "demand": demand.run(), **loops}
             yield opened
 
 
@@ -128,11 +136,21 @@ async def open_edge(settings: Settings, *, stopping: Callable[[], bool]) -> Asyn
         )
         stack.push_async_callback(watcher.close)
         work: WorkView = active.dispatcher
-        async with _services(base, table=table, changes=changes, work=work, logs=active.runner, trouble=[]) as opened:
+
+        async def written(records: Sequence[Record]) -> None:
+            for record in await base.ledger.apply(records, {}):
+                changes.publish(record)
+
+        async with (
+            _resident(base, table, written) as (runs, loops),
+            _services(
+                base, table=table, changes=changes, work=work, logs=active.runner, trouble=[], synchronous=runs
+            ) as opened,
+        ):
+            opened.loops |= loops
             keeping = Housekeeping(
                 event_log=base.log,
                 ledger=base.ledger,
-                store=base.store,
                 settings=settings.history,
                 metrics=base.metrics,
             )
@@ -192,6 +210,23 @@ async def _kafka(settings: Settings) -> AsyncIterator[EventLog]:
         yield log
 
 
+async def _followed(_: Sequence[Record]) -> None:
+    """They come back from the log, like all others."""
+
+
+def _resident(
+    base: _Base, table: FunctionTable, written: Written
+) -> AbstractAsyncContextManager[tuple[ResidentRuns, Loops]]:
+    return open_resident(
+        base.settings,
+        client=base.client,
+        event_log=base.log,
+        store=base.store,
+        functions=lambda: table.known() if table.synced.is_set() else None,
+        written=written,
+    )
+
+
 @asynccontextmanager
 async def _services(
     base: _Base,
@@ -201,6 +236,7 @@ async def _services(
     work: WorkView,
     logs: LiveLogs,
     trouble: list[Callable[[], str]],
+    synchronous: ResidentRuns,
 ) -> AsyncIterator[Opened]:
     settings, store = base.settings, base.store
     admin = admin_of(settings.gateway)
@@ -231,6 +267,7 @@ async def _services(
             oidc=oidc,
             nodes=nodes,
             cluster=KubernetesCluster(base.client, settings.kubernetes.namespace),
+            synchronous=synchronous,
             make_folder=None,
             changes=changes,
             metrics=base.metrics,

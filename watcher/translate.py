@@ -13,12 +13,13 @@ from urllib.parse import unquote_plus
 import msgspec
 
 from penstock.model import BucketEvent, Origin
-from penstock.model.objects import META_HOPS
+from penstock.model.objects import META_HOPS, META_TRACE
+from penstock.tracing import parsed
 
 #: `ObjectCreated:*` would also name tagging, retention and legal hold, which make no new object.
 CREATING = frozenset({"Put", "Post", "Copy", "CompleteMultipartUpload"})
 
-_HOPS = f"x-amz-meta-{META_HOPS}"
+_HOPS, _TRACE = f"x-amz-meta-{META_HOPS}", f"x-amz-meta-{META_TRACE}"
 _HEXADECIMAL = re.compile(r"[0-9A-Fa-f]{1,32}")
 _MAX_HOPS = 1_000_000
 
@@ -145,6 +146,7 @@ def _event(entry: _Entry, key: str) -> BucketEvent:
         version_id=item.versionId if item.versionId not in {"", "null"} else None,
         origin=Origin.PUSH,
         hops=_hops(item.userMetadata),
+        trace=_trace(item.userMetadata),
     )
 
 
@@ -161,6 +163,11 @@ def _hops(metadata: dict[str, str] | None) -> int | None:
     if metadata is None:
         return None
     return next((_number(value) for name, value in metadata.items() if name.lower() == _HOPS), 0)
+
+
+def _trace(metadata: dict[str, str] | None) -> str:
+    """The trace that the object was written with, "" = none."""
+    return next((parsed(value) for name, value in (metadata or {}).items() if name.lower() == _TRACE), "")
 
 
 def hops_of(metadata: dict[str, str]) -> int:

@@ -33,9 +33,7 @@ def service_of(function: Function) -> Json:
         "file_stage_in": function.file_stage_in,
         "volume": _volume(function),
         "synchronous": {
-            name: count
-            for name, count in (("min_scale", scale.min_scale), ("max_scale", scale.max_scale))
-            if count
+            name: count for name, count in (("min_scale", scale.min_scale), ("max_scale", scale.max_scale)) if count
         },
     }
     return {

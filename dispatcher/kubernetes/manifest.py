@@ -39,6 +39,8 @@ LABEL_GENERATION = "penstock.dev/generation"
 LABEL_JOB = "penstock.dev/job"
 NOTE_DIGEST = "penstock.dev/digest"
 NOTE_JOB_ID = "penstock.dev/job-id"
+#: Of the Job's first item; each script sees its own.
+NOTE_TRACE = "penstock.dev/traceparent"
 NOTE_ITEMS = "penstock.dev/items"
 NOTE_CANCEL = "penstock.dev/cancel"
 KIND_JOB, KIND_FILES, KIND_ITEMS = "job", "function-files", "items"
@@ -66,6 +68,7 @@ def job_manifest(plan: JobPlan, settings: KubernetesSettings) -> Json:
         name=plan.name,
         job_id=plan.id,
         digest=plan_digest(common(plan), items),
+        trace=plan.items[0].traceparent,
         items=inline,
         seconds=job_seconds(plan, settings),
     )
@@ -139,6 +142,7 @@ def assemble(
     name: str,
     job_id: str,
     digest: str,
+    trace: str,
     items: str | None,
     seconds: int,
 ) -> Json:
@@ -151,7 +155,7 @@ def assemble(
             "name": name,
             "namespace": settings.namespace,
             "labels": marks,
-            "annotations": {NOTE_DIGEST: digest, NOTE_JOB_ID: job_id},
+            "annotations": {NOTE_DIGEST: digest, NOTE_JOB_ID: job_id, NOTE_TRACE: trace},
         },
         "spec": {
             "parallelism": 1,

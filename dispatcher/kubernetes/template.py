@@ -21,7 +21,7 @@ from dispatcher.kubernetes.manifest import (
 from dispatcher.kubernetes.settings import KubernetesSettings
 from penstock.model import JobPlan
 
-_NAME, _ID, _DIGEST = "\0name", "\0id", "\0digest"
+_NAME, _ID, _DIGEST, _TRACE = "\0name", "\0id", "\0digest", "\0trace"
 # These replace a whole JSON value, the others stand inside of a string.
 _ITEMS, _SECONDS, _LIMIT = "\0items", "\0seconds", "\0limit"
 _encode = msgspec.json.Encoder().encode
@@ -60,15 +60,16 @@ class JobTemplate:
             name=_NAME,
             job_id=_ID,
             digest=_DIGEST,
+            trace=_TRACE,
             items=_ITEMS if inline else None,
             seconds=0,
         )
         document["spec"]["activeDeadlineSeconds"] = _LIMIT
         document["spec"]["template"]["spec"]["activeDeadlineSeconds"] = _SECONDS
         pieces: list[bytes | str] = [_encode(document)]
-        for mark in (_ITEMS, _SECONDS, _LIMIT, _NAME, _ID, _DIGEST):
+        for mark in (_ITEMS, _SECONDS, _LIMIT, _NAME, _ID, _DIGEST, _TRACE):
             word = _encode(mark)
-            if mark in {_NAME, _ID, _DIGEST}:
+            if mark in {_NAME, _ID, _DIGEST, _TRACE}:
                 word = word[1:-1]
             pieces = [part for piece in pieces for part in _cut(piece, word, mark)]
         return pieces
@@ -84,6 +85,7 @@ class JobTemplate:
             _NAME: plan.name.encode(),
             _ID: _encode(plan.id)[1:-1],
             _DIGEST: digest.encode(),
+            _TRACE: plan.items[0].traceparent.encode(),
             _ITEMS: _encode(items.decode()) if inline else b"",
             _SECONDS: b"%d" % seconds,
             _LIMIT: b"%d" % min(LONGEST_S, seconds + self._settings.pending_limit_s),

@@ -300,6 +300,7 @@ def _write_environment(job: Job, item: Item, input_path: str, given: ItemInput) 
         output_dir=folder.outputs,
         input_path=input_path,
         event_path=event_path if given.event else input_path,
+        trace=item.job_item.traceparent,
     )
     # Not in the launcher's own environment: that one may serve several Jobs.
     variables["JOB_UUID"] = job.plan.name.encode()

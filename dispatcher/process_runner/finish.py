@@ -182,7 +182,8 @@ async def _lineage(store: ObjectStore, item: Item) -> Lineage:
         if trigger.hops is None:
             with contextlib.suppress(PenstockError):  # the input is gone by now: a later hop counts from here
                 hops = hops_of(await store.head(trigger.bucket, trigger.key, version_id=trigger.version_id))
-    return Lineage(invocation=item.job_item.invocation, input=trigger.identity, hops=hops)
+    about = item.job_item
+    return Lineage(invocation=about.invocation, input=trigger.identity, hops=hops, trace=about.traceparent)
 
 
 def wants_answer(item: Item) -> bool:

@@ -19,7 +19,7 @@ EVENT_LIMIT = 100_000
 #: Last line of an item's file; without it the file was torn by a crash.
 COMPLETE = b"# complete\n"
 #: Set or removed for every item: a launcher that sources one file after the other must not leak the item before.
-ITEM_VARIABLES = ("INPUT_FILE_PATH", "STORAGE_OBJECT_KEY", "EVENT_TIME", "EVENT", "EVENT_FILE_PATH")
+ITEM_VARIABLES = ("INPUT_FILE_PATH", "STORAGE_OBJECT_KEY", "EVENT_TIME", "EVENT", "EVENT_FILE_PATH", "TRACEPARENT")
 
 _NAME = re.compile(r"[^\0=]+")
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -49,10 +49,10 @@ def job_variables(plan: JobPlan, *, node: str, volume_path: str = "") -> dict[st
 
 
 def item_variables(
-    given: ItemInput, *, input_dir: str, output_dir: str, input_path: str, event_path: str
+    given: ItemInput, *, input_dir: str, output_dir: str, input_path: str, event_path: str, trace: str = ""
 ) -> dict[str, bytes]:
     """What one item sees besides. `input_path` is "" when nothing was staged; `event_path` is used by large events
-    and by those that no environment can hold. Empty values are left out.
+    and by those that no environment can hold. `trace` is the item's W3C traceparent. Empty values are left out.
     """
     variables = {
         "TMP_INPUT_DIR": _bytes(input_dir),
@@ -61,6 +61,7 @@ def item_variables(
         "STORAGE_OBJECT_KEY": _bytes(given.storage_object_key),
         "EVENT_TIME": _bytes(given.event_time),
     }
+    variables["TRACEPARENT"] = trace.encode()
     for name, value in given.variables.items():
         if _SHELL_NAME.fullmatch(name) and "\0" not in value:
             variables[name] = _bytes(value)

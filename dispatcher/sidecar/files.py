@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from penstock.model import ObjectInfo, OutputObject, StorageIO
-from penstock.model.objects import META_CHECKSUM, META_HOPS, META_INPUT, META_INVOCATION
+from penstock.model.objects import META_CHECKSUM, META_HOPS, META_INPUT, META_INVOCATION, META_TRACE
 
 
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     input: str
     #: Hops of the input; the output has one more.
     hops: int
+    #: The invocation's place in its trace (W3C traceparent), "" = none.
+    trace: str = ""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,12 +197,13 @@ def _unavailable(name: str, output: StorageIO) -> str:
 
 
 def metadata(lineage: Lineage, checksum: str) -> dict[str, str]:
-    return {
+    about = {
         META_INVOCATION: lineage.invocation,
         META_INPUT: lineage.input,
         META_HOPS: str(lineage.hops + 1),
         META_CHECKSUM: checksum,
     }
+    return about | {META_TRACE: lineage.trace} if lineage.trace else about
 
 
 def is_same(about: Mapping[str, str], lineage: Lineage, checksum: str) -> bool:

@@ -137,7 +137,7 @@ class Input:
             target = ""
         else:
             self._bring(given, target)
-        self._write_environment(folder, given, target)
+        self._write_environment(folder, given, target, item.traceparent)
         return pair.Staged(index=index, hops=hops, staged_ms=now_ms(), raw=given.shape is Shape.RAW)
 
     def _make(self, folder: str) -> None:
@@ -204,7 +204,7 @@ class Input:
         with open(descriptor, "wb", buffering=0) as sink:
             self._store.fetch(info, lambda piece: _all(sink.fileno(), piece))
 
-    def _write_environment(self, folder: str, given: ItemInput, input_path: str) -> None:
+    def _write_environment(self, folder: str, given: ItemInput, input_path: str, trace: str) -> None:
         """The last step of staging. The script keeps the image's working directory."""
         event_path = f"{folder}/event"
         variables = environment.item_variables(
@@ -213,6 +213,7 @@ class Input:
             output_dir=f"{folder}/out",
             input_path=input_path,
             event_path=event_path if given.event else input_path,
+            trace=trace,
         )
         if environment.needs_event_file(given.event):
             _write(event_path, given.event)

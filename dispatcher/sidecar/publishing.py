@@ -99,7 +99,7 @@ class Publisher:
         if asked and wanted:
             lost = self._answer(item, folder, prepared.files)
         published = self._publish(folder, prepared, item, Lineage(
-            invocation=item.invocation, input=item.trigger.identity, hops=staged.hops
+            invocation=item.invocation, input=item.trigger.identity, hops=staged.hops, trace=item.traceparent
         ))  # fmt: skip
         log_bytes, truncated = self._archive(act.index, item, dropped=dropped)
         result = msgspec.structs.replace(

@@ -36,6 +36,7 @@ from penstock.clock import now_ms
 from penstock.errors import NotFound, PenstockError
 from penstock.model import ErrorClass, ItemResult, JobItem, JobPlan, ObjectInfo
 from penstock.model.job import EXIT_PUBLISH
+from penstock.tracing import traceparent
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 #: Answers up to this size are held in memory, longer ones in a file.
@@ -138,6 +139,7 @@ def furnish(plan: JobPlan, call: Call, staged: Staged, place: Folder, inputs: St
         output_dir=f"{seen}/out",
         input_path=input_path if path else "",
         event_path=f"{seen}/event" if given.event else input_path,
+        trace=traceparent(call.submission.trace, call.submission.identity, call.invocation),
     )
     write(f"{folder}/env", environment.render(variables))
 
@@ -242,7 +244,7 @@ class Finisher(Publisher):
     def _published(self, folder: str, prepared: Prepared, item: JobItem) -> Published:
         if not prepared.targets:
             return Published((), prepared.missing)
-        lineage = Lineage(invocation=item.invocation, input=item.trigger.identity, hops=0)
+        lineage = Lineage(invocation=item.invocation, input=item.trigger.identity, hops=0, trace=item.traceparent)
         try:
             with self._stores.lent() as self._store:
                 return self._publish(folder, prepared, item, lineage)

@@ -26,10 +26,9 @@ from penstock.model import ErrorClass
 DRAINED = "drained"
 #: Made beforehand and open to every user id, so that what the launcher writes there can be read whatever its umask.
 _LAUNCHERS_FILES = ("log", "code", "ended", "pid")
-#: Numbers that no launcher reaches: it takes a thousandth of a second for each.
-_ASIDE = 10**12
 #: How often the size of the log is looked at.
 _TICK_S = 1.0
+_NAG_S = 0.5
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -49,10 +48,11 @@ class Slot:
         #: The beginning of the log of the last run is gone: it was too long.
         self.dropped = False
         self._alive = self._ack = -1
-        self._aside = _ASIDE
+        # No launcher gets so far, and no life of ours before this one.
+        self._aside = time.time_ns()
         self._lines = Lines()
         self._changed = asyncio.Event()
-        self._up = asyncio.Event()
+        self._nagging: asyncio.TimerHandle | None = None
         self._drained = -1
 
     # Life
@@ -74,7 +74,17 @@ class Slot:
         for name in os.listdir(f"{self.folder}/items"):
             if name.isdigit():
                 self._say([f"cancel {name}", f"cancel {name}"])
+        self._nag()
+
+    def _nag(self) -> None:
+        """Until it is gone: in the middle of a run it hears nothing but cancels."""
         self._say([RESTART])
+        self._nagging = asyncio.get_running_loop().call_later(_NAG_S, self._nag)
+
+    def _calm(self) -> None:
+        if self._nagging is not None:
+            self._nagging.cancel()
+            self._nagging = None
 
     def _listen(self) -> None:
         fresh = os.open(f"{self.folder}/{pod.ALIVE}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -89,6 +99,7 @@ class Slot:
             self._alive = -1
 
     def close(self) -> None:
+        self._calm()
         self._deaf()
         for descriptor in (self._ack, self._drained):
             if descriptor >= 0:
@@ -119,12 +130,11 @@ class Slot:
             if not data:
                 self._gone()
         if self.turns.up:
-            self._up.set()
-        else:
-            self._up.clear()
+            self._calm()
         self._changed.set()
 
     def _gone(self) -> None:
+        self._calm()
         self.turns.lost()
         # What was said and never read would be heard by the next one.
         with contextlib.suppress(BlockingIOError):
@@ -145,9 +155,6 @@ class Slot:
     @property
     def free(self) -> bool:
         return self.turns.up and not self.taken and not self.turns.running
-
-    async def until_up(self) -> None:
-        await self._up.wait()
 
     def item(self, number: int) -> str:
         return f"{self.folder}/items/{number}"

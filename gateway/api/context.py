@@ -27,6 +27,7 @@ from scaler.interface.proxy import NodeProxy
 
 if TYPE_CHECKING:
     from gateway.api.gate import Gate
+    from gateway.resident.http import SynchronousRuns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ class Services:
     cluster: ClusterView = field(default_factory=ThisMachine)
     #: An image must be named: nothing runs without a container.
     require_image: bool = False
+    #: Runs bodies in pods that stay; None = synchronous runs take the way of all work and are waited for.
+    synchronous: SynchronousRuns | None = None
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

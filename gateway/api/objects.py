@@ -17,6 +17,8 @@ from penstock.clock import now_ms
 from penstock.errors import Forbidden, PenstockError, Unavailable
 from penstock.model import SYSTEM_BUCKET, ObjectInfo
 from penstock.model.buckets import check_bucket
+from penstock.model.objects import META_TRACE
+from penstock.tracing import TRACEPARENT, parsed
 
 routes = web.RouteTableDef()
 
@@ -85,7 +87,9 @@ async def put_object(request: web.Request) -> web.Response:
     bucket, key = await _readable(request), wire.key_of(request)
     absent = request.headers.get("If-None-Match") == "*"
     chunks = wire.body_chunks(request, services.settings.http.max_object_bytes, what="the object")
-    info = await services.store.write(bucket, key, chunks, if_absent=absent)
+    trace = parsed(request.headers.get(TRACEPARENT, ""))
+    metadata = {META_TRACE: trace} if trace else None
+    info = await services.store.write(bucket, key, chunks, metadata=metadata, if_absent=absent)
     services.metrics.uploaded_bytes.inc(info.size)
     return wire.json_answer(info, status=201, headers={"ETag": f'"{info.etag}"'})
 

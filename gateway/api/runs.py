@@ -15,6 +15,7 @@ from aiohttp import web
 from dispatcher.process_runner import read_answer
 from gateway.api import owned, wire
 from gateway.api.context import CALLER, SERVICES, Services
+from gateway.resident import http as resident
 from penstock.client_errors import RunFailed, RunTimedOut
 from penstock.clock import now_ms
 from penstock.codec import encode
@@ -23,6 +24,7 @@ from penstock.identity import invocation_id
 from penstock.model import SYSTEM_BUCKET, TOPIC_EVENTS, ErrorClass, Function, Phase, Record, Submission
 from penstock.model.objects import answer_key, log_key
 from penstock.ports import LogEntry
+from penstock.tracing import TRACEPARENT, parsed
 
 routes = web.RouteTableDef()
 
@@ -63,6 +65,8 @@ async def run(request: web.Request) -> web.StreamResponse:
 async def answered(request: web.Request, function: Function, timeout_s: float) -> web.StreamResponse:
     """Post the request's body, wait, and pass the answer on. Raises RunFailed, RunTimedOut and as `received`."""
     services = request.app[SERVICES]
+    if services.synchronous is not None:
+        return await resident.answered(services.synchronous, request, function, timeout_s)
     submission = await received(request, function, answer=True)
     invocation = invocation_id(function.uid, submission.identity)
     with services.changes.expect(invocation) as ended:
@@ -115,6 +119,7 @@ async def received(request: web.Request, function: Function, *, answer: bool) ->
         size=len(body),
         user=request[CALLER].uid,
         answer=answer,
+        trace=parsed(request.headers.get(TRACEPARENT, "")),
     )
     if len(body) <= INLINE_BYTES:
         return submission

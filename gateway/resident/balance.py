@@ -60,11 +60,10 @@ class Balancer:
             if seat.used:
                 self._leaving[name] = seat.used
         for target in targets:
-            seat = self._seats.get(target.name)
-            if seat is None:
-                seat = self._seats[target.name] = _Seat(target, self._slots)
-                seat.used = self._leaving.pop(target.name, 0)
-            seat.target = target
+            if target.name not in self._seats:
+                fresh = self._seats[target.name] = _Seat(target, self._slots)
+                fresh.used = self._leaving.pop(target.name, 0)
+            self._seats[target.name].target = target
 
     def refused(self, name: str, now: float) -> None:
         """A pod had no room, or is not up: its run comes back by `join_first`."""
@@ -104,12 +103,12 @@ class Balancer:
         """Give pods to those who wait, as far as there are any. Each is to end by `over`."""
         given: list[tuple[object, Target]] = []
         while self._waiting:
-            seat = self._best(now)
-            if seat is None:
+            best = self._best(now)
+            if best is None:
                 break
             ticket, _ = self._waiting.popitem(last=False)
-            seat.used += 1
-            given.append((ticket, seat.target))
+            best.used += 1
+            given.append((ticket, best.target))
         return given
 
     def _best(self, now: float) -> _Seat | None:

@@ -12,7 +12,7 @@ from dispatcher.kubernetes.manifest import LABEL_GENERATION, LABEL_UID
 from dispatcher.sidecar.calls import PORT
 
 
-class Meta(msgspec.Struct):
+class Meta(msgspec.Struct, frozen=True):
     name: str
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
@@ -20,44 +20,44 @@ class Meta(msgspec.Struct):
     deletionTimestamp: str | None = None  # noqa: N815
 
 
-class _Waiting(msgspec.Struct):
+class _Waiting(msgspec.Struct, frozen=True):
     reason: str = ""
     message: str = ""
 
 
-class _State(msgspec.Struct):
+class _State(msgspec.Struct, frozen=True):
     waiting: _Waiting | None = None
 
 
-class _Container(msgspec.Struct):
+class _Container(msgspec.Struct, frozen=True):
     name: str
     state: _State = _State()
 
 
-class _Condition(msgspec.Struct):
+class _Condition(msgspec.Struct, frozen=True):
     type: str
     status: str = ""
     reason: str = ""
     message: str = ""
 
 
-class _PodStatus(msgspec.Struct):
+class _PodStatus(msgspec.Struct, frozen=True):
     phase: str = ""
     podIP: str = ""  # noqa: N815
     conditions: list[_Condition] = []
     containerStatuses: list[_Container] = []  # noqa: N815
 
 
-class Pod(msgspec.Struct):
+class Pod(msgspec.Struct, frozen=True):
     metadata: Meta
     status: _PodStatus = _PodStatus()
 
 
-class _DeploymentSpec(msgspec.Struct):
+class _DeploymentSpec(msgspec.Struct, frozen=True):
     replicas: int = 0
 
 
-class Deployment(msgspec.Struct):
+class Deployment(msgspec.Struct, frozen=True):
     metadata: Meta
     spec: _DeploymentSpec = _DeploymentSpec()
 

@@ -1,4 +1,5 @@
-"""What a script learns of the request that it answers: OSCAR's watchdog gives `Http_*` variables, and scripts read them.
+"""What a script learns of the request that it answers: OSCAR's watchdog gives `Http_*` variables, and scripts read
+them.
 
 Undocumented there, but reachable, so kept. What proves who the caller is stays with the gateway. Pure.
 """
@@ -18,7 +19,9 @@ _TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;[ -~]*)?")
 PLAIN = "text/plain"
 
 
-def http_variables(method: str, path: str, query: str, headers: Iterable[tuple[str, str]], length: int) -> dict[str, str]:
+def http_variables(
+    method: str, path: str, query: str, headers: Iterable[tuple[str, str]], length: int
+) -> dict[str, str]:
     """Empty values are left out, and so is what comes after 64 KiB of them."""
     found = {
         "Http_Method": method,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helm.boards.queries import FN, per_second, remembered, spread, total
+from helm.boards.queries import FN, HOPS, highest, per_second, remembered, spread, total, within
 from helm.panels import Dashboard, Panel
 
 
@@ -70,6 +70,13 @@ def _work() -> list[Panel]:
             width=12,
         ),
         Panel(
+            title="Oldest item that waits",
+            why="How long it has been queued. It grows without end: the function is held, or its Jobs find no place.",
+            queries={highest("penstock_dispatcher_oldest_queued_seconds", "function", FN): "{{function}}"},
+            unit="s",
+            width=12,
+        ),
+        Panel(
             title="Jobs started per second",
             why="Fewer Jobs than items: they share containers (batch).",
             queries={per_second("penstock_dispatcher_jobs_total", "function", FN): "{{function}}"},
@@ -80,7 +87,7 @@ def _work() -> list[Panel]:
             title="Invocations by phase",
             why="All that are remembered.",
             queries={remembered(".*", "phase", FN): "{{phase}}"},
-            width=24,
+            width=12,
             stack=True,
         ),
     ]
@@ -92,6 +99,13 @@ def _time() -> list[Panel]:
             title="From queued to started",
             why="What the platform adds.",
             queries=spread("penstock_dispatcher_wait_seconds", FN),
+            unit="s",
+            width=12,
+        ),
+        Panel(
+            title="Where the time goes",
+            why="95 % take no longer, hop by hop. submit: no room, or a limit. start: nodes, images, input.",
+            queries={within(f"penstock_dispatcher_{hop}_seconds", 0.95, where=FN): hop for hop in HOPS},
             unit="s",
             width=12,
         ),

@@ -13,6 +13,7 @@ def dashboard() -> Dashboard:
         rows={
             "Room": _room(),
             "Decisions": _decisions(),
+            "Energy and cost": _energy(),
             "Health": _health(),
         },
     )
@@ -57,6 +58,30 @@ def _decisions() -> list[Panel]:
             why="With looking and writing.",
             queries=spread("penstock_scaler_decision_seconds"),
             unit="s",
+        ),
+    ]
+
+
+def _energy() -> list[Panel]:
+    return [
+        Panel(
+            title="Power",
+            why="By the power models of the pools. Beside it: the same pools always on.",
+            queries={
+                per_second("penstock_scaler_energy_joules_total", "pool"): "{{pool}}",
+                per_second("penstock_scaler_baseline_energy_joules_total"): "always on",
+            },
+            unit="watt",
+            width=12,
+        ),
+        Panel(
+            title="Cost per hour",
+            why="At the prices of the pools, and what the same pools would cost always on.",
+            queries={
+                f"{per_second('penstock_scaler_money_total', 'pool')} * 3600": "{{pool}}",
+                f"{per_second('penstock_scaler_baseline_money_total')} * 3600": "always on",
+            },
+            width=12,
         ),
     ]
 

@@ -21,9 +21,12 @@ def dashboard() -> Dashboard:
 def _now() -> list[Panel]:
     return [
         Panel(
-            title="Gateways ready, dispatchers active",
-            why="At least one gateway, and exactly one dispatcher. Otherwise ask /ready of the pods.",
-            queries={total("penstock_ready"): "gateways", total("penstock_dispatcher_active"): "dispatchers"},
+            title="Services not ready, dispatchers active",
+            why="None, and exactly one. Otherwise ask /ready of the pods.",
+            queries={
+                f"count (penstock_ready{{{NS}}}) - {total('penstock_ready')}": "not ready",
+                total("penstock_dispatcher_active"): "active",
+            },
             kind="stat",
             width=4,
             height=5,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helm.boards.queries import NS, highest, per_second, spread, within
+from helm.boards.queries import HOPS, NS, highest, per_second, total, within
 from helm.panels import RATE, Dashboard, Panel
 
 
@@ -136,6 +136,27 @@ def _from_event_to_job() -> list[Panel]:
             queries={highest("penstock_dispatcher_pending_jobs"): "pending"},
         ),
         Panel(
+            title="Stuck Jobs, by reason",
+            why="What keeps Jobs from going on. 'penstock status' has the sentence per function.",
+            queries={total("penstock_dispatcher_stuck_jobs", "reason"): "{{reason}}"},
+            stack=True,
+        ),
+        Panel(
+            title="API server: requests",
+            why="pushed_back: it has too much to do, or a quota of its own. unanswered: it is away.",
+            queries={per_second("penstock_kubernetes_requests_total", "outcome"): "{{outcome}}"},
+            unit="reqps",
+            stack=True,
+        ),
+        Panel(
+            title="API server: retries, and waiting for it",
+            why="Requests sent again per second, and how many of them wait on average.",
+            queries={
+                per_second("penstock_kubernetes_retries_total"): "retries",
+                per_second("penstock_kubernetes_held_seconds_total"): "waiting",
+            },
+        ),
+        Panel(
             title="Changes of the active dispatcher",
             why="Each hand-over is one step. Many: its node or its way to the API server is not well.",
             queries={highest("penstock_dispatcher_epoch"): "turn"},
@@ -148,9 +169,12 @@ def _from_event_to_job() -> list[Panel]:
             stack=True,
         ),
         Panel(
-            title="From queued to started",
-            why="What the platform adds.",
-            queries=spread("penstock_dispatcher_wait_seconds"),
+            title="Where the time goes",
+            why="95 % of the items take no longer than this, hop by hop.",
+            queries={
+                within("penstock_watcher_notice_seconds", 0.95): "notice",
+                **{within(f"penstock_dispatcher_{hop}_seconds", 0.95): hop for hop in HOPS},
+            },
             unit="s",
         ),
     ]

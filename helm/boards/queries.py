@@ -8,10 +8,9 @@ from helm.panels import RATE
 
 NS = 'namespace=~"$namespace"'
 #: Every process has metrics named process_*; these are the processes that are Penstock.
-OURS = (
-    "on (instance, job) (penstock_build_info or penstock_dispatcher_active"
-    " or penstock_watcher_listed_total or penstock_scaler_leader)"
-)
+OURS = "on (instance, job) penstock_build_info"
+#: From event to output, in order; each is a histogram of the dispatcher.
+HOPS = ("intake", "submit", "start", "run", "publish")
 FN = 'namespace=~"$namespace", function=~"$function"'
 
 

@@ -79,7 +79,7 @@ class SyncClient:
 
     def __init__(
         self,
-        server: str = "",
+        server: str | None = None,
         token: str = "",
         *,
         authorization: Authorization | None = None,

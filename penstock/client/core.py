@@ -44,14 +44,14 @@ class Calls:
 
     def __init__(
         self,
-        server: str = "",
+        server: str | None = None,
         token: str = "",
         *,
         authorization: Authorization | None = None,
         ca: str | Path | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        """`server` "" = the one that the command line would take: PENSTOCK_SERVER, the context in use, or the
+        """`server` None = the one that the command line would take: PENSTOCK_SERVER, the context in use, or the
         `penstock up` that runs on this machine, each with its credential. `timeout_s` bounds the connection and each
         wait for bytes, never a whole transfer.
 
@@ -60,7 +60,7 @@ class Calls:
         verified. Raises InvalidInput when the address, the token or that file cannot be one, NoServer when none is
         named and none is found.
         """
-        if not server:
+        if server is None:
             where = find(None, token or None, os.environ, ca=str(ca) if ca else None)
             server, token, ca = where.server, "" if where.context else where.token, where.ca
             if where.context is not None and authorization is None:

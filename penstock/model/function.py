@@ -118,6 +118,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[StorageIO, ...] = ()
     environment: dict[str, str] = {}
     secrets: dict[str, str] = {}
+    #: Other stores that inputs and outputs name, with their credentials, {type: {id: fields}}. Secret as a whole: kept
+    #: where `secrets` are, and in no listing, log, event or definition.
+    storage_providers: dict[str, dict[str, dict[str, Any]]] = {}
     resources: Resources = Resources()
     limits: Limits = Limits()
     batch: Batch = Batch()

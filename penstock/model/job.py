@@ -10,6 +10,7 @@ import enum
 
 import msgspec
 
+from penstock import tracing
 from penstock.model.function import Resources, StorageIO, Volume
 from penstock.model.objects import Trigger
 
@@ -24,6 +25,11 @@ class JobItem(msgspec.Struct, frozen=True, kw_only=True):
     publish_on_failure: bool = True
     #: A forced re-run publishes again even if the outputs of this invocation are already there.
     force: bool = False
+
+    @property
+    def traceparent(self) -> str:
+        """The item's place in the trace of its input: what its script sees and its outputs carry."""
+        return tracing.traceparent(self.trigger.trace, self.trigger.identity, self.invocation)
 
 
 class JobPlan(msgspec.Struct, frozen=True, kw_only=True):

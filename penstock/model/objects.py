@@ -9,6 +9,7 @@ import enum
 
 import msgspec
 
+from penstock import tracing
 from penstock.identity import object_identity, payload_identity
 
 
@@ -57,6 +58,8 @@ class BucketEvent(msgspec.Struct, frozen=True, kw_only=True, tag="object"):
     origin: Origin = Origin.PUSH
     #: How many functions the data has passed through. None = unknown (found by a listing): read it from metadata.
     hops: int | None = None
+    #: The trace that the object came with (W3C traceparent), "" = none, or not known.
+    trace: str = ""
 
     @property
     def identity(self) -> str:
@@ -76,6 +79,7 @@ class BucketEvent(msgspec.Struct, frozen=True, kw_only=True, tag="object"):
             version_id=info.version_id,
             origin=origin,
             hops=hops,
+            trace=tracing.parsed(info.metadata.get(META_TRACE, "")) if info.metadata else "",
         )
 
 
@@ -96,6 +100,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, tag="payload"):
     user: str = ""
     #: Somebody waits for the answer: the runner leaves it in the platform's bucket at `answer_key`.
     answer: bool = False
+    #: The trace that the request came with (W3C traceparent), "" = none.
+    trace: str = ""
 
     @property
     def identity(self) -> str:
@@ -110,6 +116,7 @@ META_INVOCATION = "penstock-invocation"
 META_INPUT = "penstock-input"
 META_HOPS = "penstock-hops"
 META_CHECKSUM = "penstock-sha256"
+META_TRACE = tracing.TRACEPARENT
 
 
 def answer_key(invocation: str, attempt: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import csv
 import json
@@ -132,7 +133,8 @@ def _csv(block: Block) -> None:
 
 
 def _python(block: Block) -> None:
-    compile(block.text, block.place, "exec")
+    # Notebooks and the asyncio console take `await` at the top.
+    compile(block.text, block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def _shell(block: Block) -> None:

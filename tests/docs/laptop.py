@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -58,7 +60,9 @@ class Laptop:
                 self._write(block)
             elif block.kind == "up":
                 self._up(block)
-            elif block.kind == "run":
+            elif block.kind in {"run", "down"}:
+                if block.kind == "down":
+                    self._stack.close()  # the reader has stopped the server
                 said = self._run(block)
                 ran += 1
             elif block.kind == "watch":
@@ -163,15 +167,12 @@ class Laptop:
             raise Mismatch(f"{block.place}: ended with {process.returncode}: {errors}")
 
     def _counts(self, *phases: str) -> int:
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway.cli", "status", "--output", "json"],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return sum(one[phase] for one in json.loads(done.stdout)["functions"] for phase in phases)
+        token = tomllib.loads((self.folder / "penstock-data" / "credentials").read_text(encoding="utf-8"))["token"]
+        address = f"http://{self._ports['127.0.0.1:8080']}/v1/status"
+        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+            functions = json.load(answer)["functions"]
+        return sum(one[phase] for one in functions for phase in phases)
 
     def _wait_for_ended(self, block: Block, wanted: int) -> None:
         """Wait for so many ends, and see that no more work than that came about."""

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Language -> what may be done with a block of it. The first is what an info string without a word means.
 KINDS: dict[str, tuple[str, ...]] = {
-    "sh": ("check", "run", "up", "watch", "script", "env", "synopsis"),
+    "sh": ("check", "run", "up", "down", "watch", "script", "env", "synopsis"),
     "python": ("check", "run", "script"),
     "yaml": ("check",),
     "toml": ("settings",),

@@ -18,7 +18,7 @@ PAGES = [page for page in all_pages() if page.runs]
 )
 def test_a_page_works_as_it_is_written(page: Page, tmp_path: Path) -> None:
     with Laptop(tmp_path) as laptop:
-        assert laptop.play(page) == sum(block.kind in {"run", "watch"} for block in page.blocks)
+        assert laptop.play(page) == sum(block.kind in {"run", "down", "watch"} for block in page.blocks)
 
 
 def test_the_pages_that_people_begin_with_are_among_them() -> None:

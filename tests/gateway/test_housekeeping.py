@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from dispatcher.expiry import Expiry
 from dispatcher.intake import GROUP
+from dispatcher.metrics import DispatcherMetrics
+from dispatcher.recorder import Recorder
 from gateway.housekeeping import DAY_MS, Housekeeping
 from penstock.clock import now_ms
 from penstock.codec import encode
@@ -31,13 +36,26 @@ async def parts(tmp_path: Path) -> AsyncIterator[EmbeddedParts]:
         yield parts
 
 
-def keeper(parts: EmbeddedParts, **changes: Any) -> Housekeeping:
+def keeper(parts: EmbeddedParts, metrics: Metrics | None = None) -> Housekeeping:
+    settings = HistorySettings()
+    recorder = Recorder(parts.log, parts.ledger, DispatcherMetrics(CollectorRegistry()))
+
+    async def forget(records: Sequence[Record]) -> list[str]:
+        """As the dispatcher does it, whose loop is this task here."""
+        gone = recorder.forget(records)
+        task = asyncio.create_task(recorder.run())
+        try:
+            return await gone
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     return Housekeeping(
         event_log=parts.log,
         ledger=parts.ledger,
-        store=parts.store,
-        settings=HistorySettings(**changes),
-        metrics=Metrics(),
+        settings=settings,
+        metrics=metrics or Metrics(),
+        expiry=Expiry(event_log=parts.log, ledger=parts.ledger, store=parts.store, forget=forget, settings=settings),
     )
 
 
@@ -87,7 +105,7 @@ async def test_history_expires_with_its_objects(parts: EmbeddedParts) -> None:
         await parts.store.write(SYSTEM_BUCKET, key, b"x")
     assert (await keeper(parts).turn(now_ms() + 89 * DAY_MS))["invocations"] == 0
     done = await keeper(parts).turn(now_ms() + 91 * DAY_MS)
-    assert (done["invocations"], done["records"]) == (1, 1)
+    assert (done["invocations"], done["records"]) == (1, 2), "the record, and the entry that ended its life"
     assert await parts.ledger.get(old.id) is None
     assert await keys(parts) == ["payloads/other"]
     assert await logged(parts) == []
@@ -113,10 +131,7 @@ async def test_answers_that_nobody_fetched_go_after_a_day(parts: EmbeddedParts) 
 async def test_a_round_counts_what_it_did(parts: EmbeddedParts) -> None:
     metrics = Metrics()
     await keep(parts, record("a", Phase.SUCCEEDED))
-    tidy = Housekeeping(
-        event_log=parts.log, ledger=parts.ledger, store=parts.store, settings=HistorySettings(), metrics=metrics
-    )
-    await tidy.turn(LATER)
+    await keeper(parts, metrics).turn(LATER)
     assert b'penstock_housekeeping_deleted_total{kind="invocations"} 1.0' in metrics.text()
 
 

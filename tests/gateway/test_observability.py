@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.metrics import DispatcherMetrics
+from penstock.adapters.kubernetes.client import Use
+from penstock.collectors import KubernetesCollector
 from penstock.observability import REDACTED, Metrics, configure_logging, redact
 from penstock.settings import LogSettings
 from scaler.interface.hooks import HookOptions, ProgramHooks
@@ -106,6 +108,7 @@ def names() -> list[str]:
     metrics = Metrics()
     DispatcherMetrics(metrics.registry)
     WatcherMetrics(metrics.registry)
+    metrics.registry.register(KubernetesCollector(Use(), lambda: 1))
     interface = InterfaceCollector(Books(), ProgramHooks(HookOptions()))
     families = (*metrics.registry.collect(), *ScalerMetrics().registry.collect(), *interface.collect())
     return sorted({family.name for family in families})

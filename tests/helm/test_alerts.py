@@ -22,7 +22,6 @@ RULES = CHART / "files" / "alerts.yaml"
 RUNBOOKS = ROOT / "docs" / "operations" / "runbooks.md"
 NS = 'namespace="penstock"'
 FN = f'{NS}, function="digits"'
-PENDING = 'namespace="penstock-functions", pod="digits-1"'
 CLAIM = 'persistentvolumeclaim="state-p-penstock-dispatcher-0"'
 VIEW = f'{NS}, view="nodes"'
 
@@ -43,14 +42,8 @@ FIRES: dict[str, tuple[dict[str, str], int]] = {
         },
         60,
     ),
-    "PenstockBacklogOld": (
-        {
-            f'penstock_dispatcher_wait_seconds_bucket{{{FN}, le="1800"}}': "0x60",
-            f'penstock_dispatcher_wait_seconds_bucket{{{FN}, le="3600"}}': "0+10x60",
-            f'penstock_dispatcher_wait_seconds_bucket{{{FN}, le="+Inf"}}': "0+10x60",
-        },
-        45,
-    ),
+    "PenstockBacklogOld": ({f"penstock_dispatcher_oldest_queued_seconds{{{FN}}}": "0+60x60"}, 50),
+    "PenstockClusterPushesBack": ({f'penstock_kubernetes_held_seconds_total{{{NS}, pod="a"}}': "0+120x40"}, 30),
     "PenstockLossFound": ({f"penstock_watcher_missed_total{{{NS}}}": "0x10 3x20"}, 15),
     "PenstockEventsStopped": (
         {f'penstock_watcher_canary_silence_seconds{{{NS}, way="webhook"}}': "0+60x30"},
@@ -79,11 +72,7 @@ FIRES: dict[str, tuple[dict[str, str], int]] = {
     "PenstockScalerAlarm": ({f"penstock_scaler_alarms{{{NS}}}": "1x20"}, 10),
     "PenstockPoolFails": ({f'penstock_scaler_pool_failures{{{NS}, pool="gpu"}}': "3x20"}, 10),
     "PenstockJobsStuck": (
-        {
-            f'kube_pod_status_phase{{{PENDING}, phase="Pending"}}': "1x60",
-            f"kube_pod_created{{{PENDING}}}": "0x60",
-            f'kube_pod_container_resource_requests{{{PENDING}, container="oscar-container", resource="cpu"}}': "1x60",
-        },
+        {f'penstock_dispatcher_stuck_jobs{{{NS}, reason="image"}}': "2x60"},
         40,
     ),
     "PenstockDiskNearlyFull": (
@@ -122,8 +111,9 @@ WELL = {
     f'penstock_dispatcher_queued_items{{{NS}, function="slow"}}': "5x200",
     f'penstock_dispatcher_jobs_total{{{NS}, function="slow"}}': "1x200",
     f'penstock_dispatcher_running_jobs{{{NS}, function="slow"}}': "1x200",
-    f'penstock_dispatcher_wait_seconds_bucket{{{FN}, le="60"}}': "0+10x200",
-    f'penstock_dispatcher_wait_seconds_bucket{{{FN}, le="+Inf"}}': "0+10x200",
+    f"penstock_dispatcher_oldest_queued_seconds{{{FN}}}": "900x200",
+    f'penstock_dispatcher_stuck_jobs{{{NS}, reason="unschedulable"}}': "5x10 0 5x20 0x170",
+    f'penstock_kubernetes_held_seconds_total{{{NS}, pod="a"}}': "0+3x200",
     f'penstock_invocations{{{FN}, phase="dead"}}': "4x200",
     f'penstock_invocations{{{FN}, phase="failed"}}': "0+1x200",
     f'penstock_invocations{{{FN}, phase="succeeded"}}': "0+9x200",
@@ -133,9 +123,6 @@ WELL = {
     f"penstock_scaler_decisions_total{{{NS}}}": "0+12x200",
     f"penstock_scaler_alarms{{{NS}}}": "0x200",
     f'penstock_scaler_pool_failures{{{NS}, pool="gpu"}}': "1x200",
-    f'kube_pod_status_phase{{{PENDING}, phase="Pending"}}': "1x10 0x190",
-    f"kube_pod_created{{{PENDING}}}": "0x200",
-    f'kube_pod_container_resource_requests{{{PENDING}, container="oscar-container", resource="cpu"}}': "1x200",
     f"kubelet_volume_stats_available_bytes{{{NS}, {CLAIM}}}": "50x200",
     f"kubelet_volume_stats_capacity_bytes{{{NS}, {CLAIM}}}": "100x200",
     'kube_resourcequota{namespace="f", resourcequota="p-penstock", resource="pods", type="used"}': "20x200",

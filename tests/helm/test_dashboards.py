@@ -16,7 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.metrics import DispatcherMetrics
 from helm import generate
+from penstock.adapters.kubernetes.client import Use
+from penstock.collectors import KubernetesCollector
 from penstock.observability import Metrics
+from scaler.interface.hooks import HookOptions, ProgramHooks
+from scaler.interface.ledger import Books
+from scaler.interface.metrics import InterfaceCollector
 from tests.helm.rendering import CHART, ROOT
 from tests.helm.test_alerts import RULES, promtool
 from watcher.metrics import WatcherMetrics
@@ -28,10 +33,7 @@ FOREIGN = {
     "process_cpu_seconds_total",
     "kubelet_volume_stats_available_bytes",
     "kubelet_volume_stats_capacity_bytes",
-    "kube_pod_container_resource_requests",
-    "kube_pod_created",
     "kube_pod_status_ready",
-    "kube_pod_status_phase",
     "kube_resourcequota",
 }
 
@@ -40,6 +42,8 @@ def known() -> set[str]:
     registry = CollectorRegistry()
     DispatcherMetrics(registry)
     WatcherMetrics(registry)
+    registry.register(KubernetesCollector(Use(), lambda: 1))
+    registry.register(InterfaceCollector(Books(), ProgramHooks(HookOptions())))
     found = set(FOREIGN)
     for one in (registry, Metrics().registry, *scaler_registries()):
         for family in one.collect():

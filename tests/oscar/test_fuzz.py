@@ -105,7 +105,7 @@ def _endless(sent: Request) -> bool:
     return "follow" in sent.path
 
 
-async def fuzz(world: World, examples: int, *, derandomize: bool) -> dict[int, int]:
+async def fuzz(world: World, examples: int, *, derandomize: bool, within: str = "") -> dict[int, int]:
     """Hypothesis calls plain functions, so it has a thread of its own and each request runs on this loop."""
     sender = Sender(world)
     loop = asyncio.get_running_loop()
@@ -118,7 +118,7 @@ async def fuzz(world: World, examples: int, *, derandomize: bool) -> dict[int, i
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    @given(requests())
+    @given(requests(within))
     def each(sent: Request) -> None:
         asyncio.run_coroutine_threadsafe(sender.judge(sent), loop).result(4 * PATIENCE_S)
 

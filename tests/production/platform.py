@@ -98,6 +98,12 @@ class Process:
         async with asyncio.timeout(60):
             return await self._running.wait()
 
+    async def exited(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._running is not None
+        async with asyncio.timeout(60):
+            return await self._running.wait()
+
     async def ready(self, seconds: float = PATIENCE_S) -> None:
         async def check() -> bool:
             assert self._running is not None

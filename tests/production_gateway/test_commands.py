@@ -244,3 +244,30 @@ async def test_a_wrong_password_is_refused_in_one_sentence(place: Place, tmp_pat
     refused = await stranger("login", place.first.address, "--user", "oscar", "--password-stdin", text="wrong", code=4)
     assert len(refused.err.strip().splitlines()) == 1
     assert ADMIN_PASSWORD not in refused.err
+
+
+async def test_history_whose_time_is_over_is_forgotten_by_every_gateway(place: Place) -> None:
+    """The last one here: the dispatcher comes back with a patience of seconds where it had months."""
+    user, name = place.user, place.name("old")
+    await place.apply(function(name, place.name("old")))
+    await user.until(await place.submitted(name), "succeeded")
+    dispatcher = place.platform.dispatcher
+    assert await dispatcher.end() == 0
+    dispatcher.env |= {"PENSTOCK_HISTORY_KEEP_DAYS": str(1 / 86400), "PENSTOCK_HISTORY_INTERVAL_S": "1"}
+    await dispatcher.start()
+    await dispatcher.ready()
+    for options in ((), place.elsewhere):
+
+        async def forgotten(options: tuple[str, ...] = options) -> bool:
+            return not (await user.json("invocation", "ls", "--all", *options))["invocations"]
+
+        await eventually("nothing is left of the history", forgotten)
+    await place.platform.history.read()
+    assert place.platform.history.all
+    assert not place.platform.history.latest
+    # A gateway that comes back later reads the same history, and the functions go on.
+    await place.second.kill()
+    await place.second.start()
+    await place.second.ready()
+    assert (await user.json("invocation", "ls", "--all", *place.elsewhere))["invocations"] == []
+    assert name in {one["name"] for one in (await user.json("function", "ls", *place.elsewhere))["functions"]}

@@ -94,7 +94,11 @@ async def test_a_caller_who_leaves_ends_the_script(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await asking
         await pod.quiet()
-        assert not Path(f"/proc/{number}").exists()
+        assert not running(number)
+
+
+def running(number: int) -> bool:
+    return Path(f"/proc/{number}").exists()
 
 
 async def test_it_never_queues_and_says_that_nothing_was_begun(tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ async def test_what_is_no_call_is_refused_and_leaves_nothing(tmp_path: Path) -> 
 
 
 async def test_a_killed_container_is_told_at_once_and_the_next_one_serves(tmp_path: Path) -> None:
-    script = f'[ -e {tmp_path}/again ] && exit 0; echo $$ >{tmp_path}/pid; exec sleep 1000'
+    script = f"[ -e {tmp_path}/again ] && exit 0; echo $$ >{tmp_path}/pid; exec sleep 1000"
     async with LocalPod(tmp_path, script).started() as pod:
         asking = asyncio.create_task(pod.run(b""))
         await pod.until("pid")
@@ -143,7 +147,7 @@ async def test_a_killed_container_is_told_at_once_and_the_next_one_serves(tmp_pa
 
 
 async def test_a_sidecar_that_starts_again_has_its_launchers_begin_anew(tmp_path: Path) -> None:
-    script = f'[ -e {tmp_path}/again ] && exit 0; echo $$ >{tmp_path}/pid; exec sleep 1000'
+    script = f"[ -e {tmp_path}/again ] && exit 0; echo $$ >{tmp_path}/pid; exec sleep 1000"
     async with LocalPod(tmp_path, script).started() as pod:
         (tmp_path / "again").touch()
         await pod.run(b"")

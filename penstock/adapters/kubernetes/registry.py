@@ -88,7 +88,7 @@ class KubernetesRegistry:
 
     async def create(self, function: Function) -> Function:
         now = now_ms()
-        hidden = Hidden(function.token or secrets.token_hex(32), function.secrets)
+        hidden = Hidden.of(function, function.token or secrets.token_hex(32))
         new = msgspec.structs.replace(function, created_ms=now, updated_ms=now)
         name = _secret_name(function.name)
         change = _change()
@@ -141,11 +141,11 @@ class KubernetesRegistry:
 
     async def _put(self, resource: Resource, old: Function, new: Function) -> Function:
         """Write over exactly the resource that was read. Raises Conflict."""
-        hidden = Hidden(old.token or secrets.token_hex(32), new.secrets)
+        hidden = Hidden.of(new, old.token or secrets.token_hex(32))
         before, _ = links(resource)
         change = _change()
         name = before
-        if not before or hidden != Hidden(old.token, old.secrets):
+        if not before or hidden != Hidden.of(old, old.token):
             name = _secret_name(new.name)
             await self._put_secret(name, new.name, hidden, owner_uid=resource.metadata.uid)
         body = document(

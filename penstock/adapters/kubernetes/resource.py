@@ -31,7 +31,7 @@ _KEY = "function.json"
 Json = dict[str, Any]
 
 #: Not in the spec: the API server's own, or the Secret's.
-_ELSEWHERE = ("name", "uid", "generation", "token", "secrets")
+_ELSEWHERE = ("name", "uid", "generation", "token", "secrets", "storage_providers")
 
 
 class Meta(msgspec.Struct):
@@ -64,6 +64,11 @@ class Hidden(msgspec.Struct, frozen=True):
 
     token: str = ""
     secrets: dict[str, str] = {}
+    storage_providers: dict[str, dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def of(cls, function: Function, token: str) -> Hidden:
+        return cls(token, function.secrets, function.storage_providers)
 
 
 _decode_spec = msgspec.json.Decoder(dict[str, Any]).decode
@@ -118,6 +123,7 @@ def function_of(resource: Resource, hidden: Hidden) -> Function:
             "generation": metadata.generation,
             "token": hidden.token,
             "secrets": hidden.secrets,
+            "storage_providers": hidden.storage_providers,
         }
         return msgspec.convert({**given, **own}, Function)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
