@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench lock clean testbed tools kind chart
+.PHONY: help demo test test-fast lint format bench lock clean testbed tools kind chart docs
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +63,10 @@ kind:  ## Penstock on a local cluster (kind, k3d, or ARGS='--cluster current --i
 chart: $(VENV)/.dev  ## write the chart's generated files (schema of the values, dashboards)
 	$(BIN)/python -m helm.generate
 
+docs: $(VENV)/.dev  ## the documentation as a site, in site/; a link that leads nowhere is an error
+	$(BIN)/zensical build --strict --clean
+	@echo "to read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
 bench: $(VENV)/.dev  ## every benchmark at full size; rewrites benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
@@ -76,5 +80,5 @@ lock: $(VENV)/.dev  ## pin all dependencies again, with hashes
 	  -o requirements/image.txt
 
 clean:  ## remove what make made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build demo-data penstock-data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build site .cache demo-data penstock-data
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

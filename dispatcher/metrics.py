@@ -69,6 +69,12 @@ class DispatcherMetrics:
         self.attempts = Counter(
             "penstock_dispatcher_attempts", "Attempts of items that ended, by outcome", ["outcome"], registry=registry
         )
+        self.traces_exported = Counter(
+            "penstock_telemetry_exported", "Ended invocations whose spans a collector took", registry=registry
+        )
+        self.traces_dropped = Counter(
+            "penstock_telemetry_dropped", "Ended invocations whose spans were given up", registry=registry
+        )
         self._gauges()
         self._hops()
         # Looking a label up costs as much as a dozen increments, and these are on the path of every item.
@@ -182,7 +188,7 @@ class DispatcherMetrics:
             self.stuck.labels(name).set(counts[name])
 
     def stand_by(self) -> None:
-        """This process does not act any more: what is waiting and running is another's to tell."""
+        """Another process acts: what is waiting and running is for it to tell."""
         self.active.set(0)
         self.pending.set(0)
         self.stuck_jobs(())

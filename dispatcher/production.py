@@ -31,6 +31,7 @@ from penstock.model import SYSTEM_BUCKET
 from penstock.ports import EventLog, Ledger, ObjectStore
 from penstock.settings import Settings
 from penstock.tasks import Supervisor, every
+from penstock.telemetry import Exporter, open_exporter
 
 
 class ClusterDispatcher:
@@ -46,6 +47,7 @@ class ClusterDispatcher:
         reporter: Reporter,
         expiry: Expiry,
         expiry_s: float,
+        exporter: Exporter | None,
     ) -> None:
         self.dispatcher = dispatcher
         self.runner = runner
@@ -54,6 +56,7 @@ class ClusterDispatcher:
         self._reporter = reporter
         self._expiry = expiry
         self._expiry_s = expiry_s
+        self._exporter = exporter
 
     async def run(self, ready: asyncio.Event | None = None, *, epoch: int = 0) -> None:
         """Become active and work until cancelled; raises what stopped it: Fenced, Unavailable (while becoming active),
@@ -67,6 +70,8 @@ class ClusterDispatcher:
         supervisor.start("demand", self._publish_demand(active))
         supervisor.start("reporting", self._report(active))
         supervisor.start("expiry", self._expire(active))
+        if self._exporter is not None:
+            supervisor.start("telemetry", self._exporter.run(self.dispatcher.changes))
         try:
             await supervisor.run()
         finally:
@@ -129,6 +134,9 @@ async def open_dispatcher(
             registry=registry, store=store, accounts=accounts, default_image=settings.jobs.default_image
         )
         tuning = DispatcherSettings(**settings.dispatcher.model_dump())
+        measured = (
+            metrics if isinstance(metrics, DispatcherMetrics) else DispatcherMetrics(metrics or CollectorRegistry())
+        )
         dispatcher = Dispatcher(
             log=log,
             ledger=ledger,
@@ -136,7 +144,7 @@ async def open_dispatcher(
             runner=runner,
             store=store,
             settings=tuning,
-            metrics=metrics,
+            metrics=measured,
             preparation=preparation,
         )
         expiry = Expiry(event_log=log, ledger=ledger, store=store, forget=dispatcher.forget, settings=settings.history)
@@ -148,6 +156,7 @@ async def open_dispatcher(
             reporter=Reporter(registry.report, preparation.invalid),
             expiry=expiry,
             expiry_s=settings.history.interval_s,
+            exporter=open_exporter(settings.telemetry, measured.traces_exported, measured.traces_dropped),
         )
 
 

@@ -21,6 +21,7 @@ from typing import Self
 import structlog
 
 from dispatcher.expiry import Expiry
+from dispatcher.metrics import DispatcherMetrics
 from dispatcher.process_runner import ProcessRunner
 from dispatcher.process_runner import Settings as RunnerSettings
 from dispatcher.service import Dispatcher
@@ -48,6 +49,7 @@ from penstock.observability import Metrics
 from penstock.ports import ObjectStore, Registry
 from penstock.settings import Settings
 from penstock.tasks import Supervisor, every
+from penstock.telemetry import open_exporter
 from penstock.wiring import EmbeddedParts, embedded_parts
 from watcher.metrics import WatcherMetrics
 from watcher.schedule import Policy
@@ -168,6 +170,7 @@ class Embedded:
         )
         await self._deploy_files(parts)
         runner = await self._open_runner(parts, layout)
+        measured = DispatcherMetrics(metrics.registry)
         dispatcher = Dispatcher(
             log=parts.log,
             ledger=parts.ledger,
@@ -175,9 +178,12 @@ class Embedded:
             runner=runner,
             store=parts.store,
             settings=DispatcherSettings(**settings.dispatcher.model_dump()),
-            metrics=metrics.registry,
+            metrics=measured,
         )
         self._dispatcher = dispatcher
+        exporter = open_exporter(settings.telemetry, measured.traces_exported, measured.traces_dropped)
+        if exporter is not None:
+            self._supervisor.start("telemetry", exporter.run(dispatcher.changes))
         changes = ChangeHub(metrics, buffer=settings.http.changes_buffer)
         table = FunctionTable(parts.registry)
         oidc = await stack.enter_async_context(open_verifier(settings.gateway))

@@ -28,6 +28,7 @@ from penstock.settings_notify import NotifyGroup
 from penstock.settings_production import KafkaGroup, KubernetesGroup, S3Group, ServiceGroup, StateGroup
 from penstock.settings_scaler import ScalerGroup
 from penstock.settings_sync import SyncGroup
+from penstock.settings_telemetry import TelemetryGroup
 
 PREFIX = "PENSTOCK_"
 CONFIG_VARIABLE = "PENSTOCK_CONFIG"
@@ -194,6 +195,7 @@ class Settings(BaseSettings):
     scaler: ScalerGroup = ScalerGroup()
     hooks: HooksGroup = HooksGroup()
     sync: SyncGroup = SyncGroup()
+    telemetry: TelemetryGroup = TelemetryGroup()
 
     @classmethod
     def settings_customise_sources(

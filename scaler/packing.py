@@ -57,37 +57,45 @@ class Bins:
 
     def __init__(self, width: int, bins: Sequence[Bin] = ()) -> None:
         self._width = width
-        self._blocks: list[list[Bin]] = []
-        self._tops: list[list[int]] = []
-        for start in range(0, len(bins), _BLOCK):
-            self._blocks.append(list(bins[start : start + _BLOCK]))
-            self._tops.append(self._top(self._blocks[-1]))
+        self._blocks = [list(bins[start : start + _BLOCK]) for start in range(0, len(bins), _BLOCK)]
+        #: The largest free amounts in each block; None = it changed since they were looked for.
+        self._tops: list[list[int] | None] = [None] * len(self._blocks)
 
-    def _top(self, block: list[Bin]) -> list[int]:
-        return [max(bin_.free[position] for bin_ in block) for position in range(self._width)]
+    def _top(self, number: int) -> list[int]:
+        top = self._tops[number]
+        if top is None:
+            block = self._blocks[number]
+            top = [max([bin_.free[position] for bin_ in block]) for position in range(self._width)]
+            self._tops[number] = top
+        return top
 
     def append(self, bin_: Bin) -> None:
         if not self._blocks or len(self._blocks[-1]) >= _BLOCK:
             self._blocks.append([])
             self._tops.append([-1] * self._width)
         self._blocks[-1].append(bin_)
-        self._tops[-1] = [max(top, free) for top, free in zip(self._tops[-1], bin_.free, strict=True)]
+        top = self._tops[-1]
+        if top is not None:
+            self._tops[-1] = [max(most, free) for most, free in zip(top, bin_.free, strict=True)]
 
     def fill(self, spec: PodSpec, need: Need, count: int, per_bin: int) -> list[Placement]:
         """Place up to `count` units, at most `per_bin` (0 = no limit) on each; returns where."""
         placed: list[Placement] = []
         per_bin = 1 if spec.host_ports else per_bin or count
+        # One block alone is looked through as fast as its largest amounts are found.
+        many = len(self._blocks) > 1
         for number, block in enumerate(self._blocks):
             if count <= 0:
                 break
-            top = self._tops[number]
-            if any(top[position] < amount for position, amount in need):
-                continue
+            if many:
+                top = self._top(number)
+                if any(top[position] < amount for position, amount in need):
+                    continue
             found = _fill_block(block, spec, need, count, per_bin)
             if found:
                 placed.extend(found)
                 count -= sum(units for _, units in found)
-                self._tops[number] = self._top(block)
+                self._tops[number] = None
         return placed
 
     def give_back(self, spec: PodSpec, need: Need, placed: list[Placement]) -> None:
@@ -95,7 +103,7 @@ class Bins:
         for bin_, units in placed:
             bin_.take(need, -units)
             bin_.ports -= frozenset(spec.host_ports)
-        self._tops = [self._top(block) for block in self._blocks]
+        self._tops = [None] * len(self._blocks)
 
 
 def _fill_block(block: list[Bin], spec: PodSpec, need: Need, count: int, per_bin: int) -> list[Placement]:

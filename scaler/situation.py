@@ -34,6 +34,7 @@ class Situation:
                 else:
                     self._daemons[pod.node][pod.spec] += 1
         self._eligible: dict[str, list[Node]] = {}
+        self._used: dict[str, dict[str, int]] = {}
         self.of_pool: dict[str, list[Node]] = {pool.name: [] for pool in fleet.pools}
         for node in snapshot.nodes:
             nodes = self.of_pool.get(node.pool)
@@ -41,13 +42,19 @@ class Situation:
                 nodes.append(node)
 
     def used(self, node: Node) -> dict[str, int]:
-        """Amounts that bound pods take on the node. Daemons count only where their node's own figures are known: the
-        template has them taken off already.
+        """Amounts that bound pods take on the node, not to be changed. Daemons count only where their node's own
+        figures are known: the template has them taken off already.
         """
-        total: defaultdict[str, int] = defaultdict(int)
+        found = self._used.get(node.name)
+        if found is None:
+            found = self._used[node.name] = self._count(node)
+        return found
+
+    def _count(self, node: Node) -> dict[str, int]:
         held = self.bound.get(node.name)
         if not held:
-            return total
+            return {}
+        total: defaultdict[str, int] = defaultdict(int)
         daemons = self._daemons.get(node.name) if not node.allocatable else None
         for spec, count in held.items():
             count -= daemons.get(spec, 0) if daemons else 0  # noqa: PLW2901 - the count that matters here
@@ -56,7 +63,7 @@ class Situation:
         return total
 
     def offers(self, node: Node, pool: Pool) -> dict[str, int]:
-        """What the node has for pods: its own figures once seen, else the template's."""
+        """What the node has for pods, not to be changed: its own figures once seen, else the template's."""
         if node.allocatable and node.state is not NodeState.STARTING:
             return dict(node.allocatable)
         return capacity(pool)
@@ -64,9 +71,12 @@ class Situation:
     def bin(self, node: Node, pool: Pool, axes: Axes) -> Bin:
         used = self.used(node)
         offers = self.offers(node, pool)
-        free = [offers.get(name, 0) - used.get(name, 0) for name in axes.names]
+        if used:
+            free = [offers.get(name, 0) - used.get(name, 0) for name in axes.names]
+            ports = [port for spec in self.bound.get(node.name, ()) for port in spec.host_ports]
+        else:
+            free, ports = axes.vector(offers), []
         seen = bool(node.allocatable)
-        ports = [port for spec in self.bound.get(node.name, ()) for port in spec.host_ports]
         return Bin(node.name, free, node.labels if seen else pool.labels, node.taints if seen else pool.taints, ports)
 
     def eligible(self, pool: Pool) -> list[Node]:

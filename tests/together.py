@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 #: What installs whole products on a cluster.
-INSTALLED = ("production", "production_gateway", "resident", "helm")
+INSTALLED = ("production", "production_gateway", "oscar_production", "resident", "helm")
 #: Services of ours as processes, between real servers.
 SERVICES = ("dispatcher_service", "watcher", "oscar", "gateway", "scaler", "observability")
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import enum
 import functools
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +35,9 @@ _BINARY_TYPES = (
     "application/pdf",
     "application/zip",
 )
+#: OSCAR's Python client sends a dict as form text (`a=b&c=d`), and its label differs by version. What follows an `=`
+#: tells it from base64, where padding comes last. It is never parsed: the script gets it as it is.
+_FORM = re.compile(rb"[\w.~*+%-]*=[\w.~*+%-]*(?:&[\w.~*+%-]*=[\w.~*+%-]*)*", re.ASCII)
 _MAX_WRAPPERS = 8
 _SPACE = b" \t\r\n"
 
@@ -196,7 +200,7 @@ def local_name(key: str) -> str:
 
 
 def classify(body: bytes, content_type: str = "") -> _Found:
-    """Tell a body's shape from its bytes: JSON object or array, file as it is (by media type), else base64."""
+    """Tell a body's shape from its bytes: JSON object or array, file as it is (by media type), base64, form text."""
     document = _json(body)
     if document is not None:
         return _dispatch(document, body, content_type, 0)
@@ -208,7 +212,7 @@ def is_plain_file(head: bytes, content_type: str) -> bool | None:
     start = head.lstrip(_SPACE)[:1]
     if start in {b"{", b"["}:
         return None
-    return _declared_binary(content_type) or not head.isascii()
+    return _declared_binary(content_type) or not head.isascii() or _begins_as_form(head)
 
 
 def decode_base64(text: bytes) -> bytes:
@@ -231,7 +235,17 @@ def _declared_binary(content_type: str) -> bool:
 def _file_bytes(body: bytes, content_type: str) -> bytes:
     if _declared_binary(content_type) or not body.isascii():
         return body
-    return decode_base64(body)
+    try:
+        return decode_base64(body)
+    except InvalidInput:
+        if _FORM.fullmatch(body):
+            return body
+        raise
+
+
+def _begins_as_form(head: bytes) -> bool:
+    """Whether more than padding follows the first `=`; the last pair of a beginning may be cut."""
+    return _FORM.match(head) is not None and bool(head.partition(b"=")[2].strip(b"=" + _SPACE))
 
 
 def _json(body: bytes) -> dict[str, Any] | list[Any] | None:

@@ -144,7 +144,7 @@ def made_from(template: Json) -> str:
 def pod_template(function: Function, settings: KubernetesSettings, shape: Shape) -> Json:
     plan = plan_of(function)
     name = base_name(function)
-    job = assemble(plan, settings, name=name, job_id="", digest="", items="[]", seconds=1)
+    job = assemble(plan, settings, name=name, job_id="", digest="", items="[]", seconds=1, trace="")
     pod: Json = copy.deepcopy(job["spec"]["template"]["spec"])
     by_name = {one["name"]: one for one in pod["containers"]}
     del pod["activeDeadlineSeconds"]

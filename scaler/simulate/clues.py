@@ -171,10 +171,22 @@ class Pass:
         self.free = {node.name: list(node.free) for node in nodes}
         self.on: list[str] = []
         self.off: list[str] = []
-        self._usable = [node for node in nodes if node.state in _USABLE]
-        self._booting = [node for node in nodes if node.state is State.POW_ON]
-        self._off = [node for node in nodes if node.state is State.OFF and node.enabled]
-        self._stopping = [node for node in nodes if node.state is State.POW_OFF and node.enabled]
+        self._usable: list[CluesNode] = []
+        self._booting: list[CluesNode] = []
+        self._off: list[CluesNode] = []
+        self._stopping: list[CluesNode] = []
+        for node in nodes:
+            state = node.state
+            if state in _USABLE:
+                self._usable.append(node)
+            elif state is _POW_ON:
+                self._booting.append(node)
+            elif node.enabled and state is _OFF:
+                self._off.append(node)
+            elif node.enabled and state is _POW_OFF:
+                self._stopping.append(node)
+        #: By list of nodes and shape: how many at its beginning have no room for one task, and never will in this pass.
+        self._full: dict[tuple[bool, Amounts], int] = {}
         self._hopeless: set[tuple[Amounts, int, int]] = set()
 
     def book(self, started: set[str], nodes_as_of_ms: int) -> None:
@@ -265,6 +277,8 @@ class Pass:
     def _allot(self, request: CluesRequest, known: Sequence[list[CluesNode]], more: list[CluesNode]) -> bool:
         """All tasks at once or none, first fit; subtracts and books. `known` = nodes that alone were not enough."""
         need, left, most = request.need, request.tasks, request.per_node or request.tasks
+        if left == 1 and (more is self._usable or more is self._booting):
+            return self._allot_one(request, more)
         # A single task that fits nowhere among the known ones need not look there again.
         groups = (more,) if left == 1 else (*known, more)
         chosen: list[tuple[str, int]] = []
@@ -278,6 +292,26 @@ class Pass:
                         request.booked = chosen
                         self._hold(request)
                         return True
+        return False
+
+    def _allot_one(self, request: CluesRequest, nodes: list[CluesNode]) -> bool:
+        """The same for one task among nodes that are the same all through the pass: room on them only shrinks, so those
+        that were full for its shape are passed over.
+        """
+        key = (nodes is self._usable, request.need)
+        wanted = [(position, amount) for position, amount in enumerate(request.need) if amount > 0]
+        for number in range(self._full.get(key, 0), len(nodes)):
+            name = nodes[number].name
+            free = self.free[name]
+            for position, amount in wanted:
+                if free[position] < amount:
+                    break
+            else:
+                self._full[key] = number
+                request.booked = [(name, 1)]
+                self._hold(request)
+                return True
+        self._full[key] = len(nodes)
         return False
 
     def pow_off_idle(self) -> None:
@@ -302,6 +336,8 @@ class Pass:
                 lack -= 1
 
 
+#: A member looked up in its class costs ten times a global.
+_OFF, _POW_ON, _POW_OFF = State.OFF, State.POW_ON, State.POW_OFF
 _USABLE = frozenset({State.IDLE, State.USED, State.ON_ERR})
 _MOVING = frozenset({State.POW_OFF, State.POW_ON, State.ON_ERR})
 _GOING = frozenset({State.OFF, State.POW_OFF})

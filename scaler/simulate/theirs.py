@@ -21,6 +21,8 @@ from scaler.simulate.world import BOOTING, OFF, ON, Machine, Task, World
 
 # Read millions of times: a member looked up in its class costs ten times a global.
 _IDLE, _USED, _OFF, _POW_ON, _POW_OFF = State.IDLE, State.USED, State.OFF, State.POW_ON, State.POW_OFF
+_FAILED = frozenset({State.ON_ERR, State.OFF_ERR})
+_QUEUED = frozenset({RequestState.PENDING, RequestState.BLOCKED})
 
 
 class Clues:
@@ -88,7 +90,7 @@ class Clues:
         self.next_ms = 0
         self.passes += 1
         changed = self._monitor(now)
-        if any(node.state in {State.ON_ERR, State.OFF_ERR} for node in self._nodes):
+        if not _FAILED.isdisjoint([node.state for node in self._nodes]):
             if now - self._recovered_ms >= options.recovery_ms:
                 self._recovered_ms = now
                 changed = recover(self._nodes, now, options) or changed
@@ -113,9 +115,10 @@ class Clues:
 
     def _idle_too_long(self, now: int) -> bool:
         limit = self._options.idle_ms
-        return bool(self._options.extra_nodes) or any(
-            node.state is _IDLE and now - node.since_ms > limit for node in self._nodes
-        )
+        if self._options.extra_nodes:
+            return True
+        since = [node.since_ms for node in self._nodes if node.state is _IDLE]
+        return bool(since) and now - min(since) > limit
 
     def _monitor(self, now: int) -> bool:
         changed = bool(self._new)
@@ -152,8 +155,8 @@ class Clues:
         self._node_timers()
         options = self._options
         if self._queue.jobs:
-            self._at(min(job.since_ms for job in self._queue.jobs.values()) + options.reconsider_ms + 1)
-        if any(request.state in {RequestState.PENDING, RequestState.BLOCKED} for request in self._queue.requests):
+            self._at(min([job.since_ms for job in self._queue.jobs.values()]) + options.reconsider_ms + 1)
+        if not _QUEUED.isdisjoint([request.state for request in self._queue.requests]):
             for request in self._queue.requests:
                 if request.state is RequestState.SERVED:
                     self._at(request.since_ms + options.cooldown_served_ms)

@@ -73,14 +73,14 @@ def accepted(answers: list[OrderAnswer]) -> list[str]:
     return [answer.id for answer in answers]
 
 
-async def test_what_was_added_is_listed_with_its_key_pool_and_mark(bench: NodeBench) -> None:
+async def test_c17_what_was_added_is_listed_with_its_key_pool_and_mark(bench: NodeBench) -> None:
     (made,) = accepted(await bench.provider.add([order(bench, 1)]))
     node = (await listed(bench.provider, bench))[bench.name(1)]
     assert (node.id, node.key, node.pool, node.ours) == (made, f"{bench.name(1)}/1", "made", True)
     assert node.state in {ProviderState.STARTING, ProviderState.ON}
 
 
-async def test_one_call_answers_for_each_of_its_machines(bench: NodeBench) -> None:
+async def test_c17_one_call_answers_for_each_of_its_machines(bench: NodeBench) -> None:
     answers = await bench.provider.add([order(bench, number) for number in (1, 2, 3)])
     accepted(answers)
     assert [answer.key for answer in answers] == [f"{bench.name(number)}/1" for number in (1, 2, 3)]
@@ -89,7 +89,7 @@ async def test_one_call_answers_for_each_of_its_machines(bench: NodeBench) -> No
     assert {found[bench.name(number)].key for number in (1, 2, 3)} == {answer.key for answer in answers}
 
 
-async def test_the_same_key_again_makes_no_twin_also_after_a_restart(bench: NodeBench) -> None:
+async def test_c17_the_same_key_again_makes_no_twin_also_after_a_restart(bench: NodeBench) -> None:
     first = accepted(await bench.provider.add([order(bench, 1)]))
     assert accepted(await bench.provider.add([order(bench, 1)])) == first
     again = await bench.reopen()
@@ -105,13 +105,13 @@ async def test_a_name_that_another_order_made_is_a_conflict(bench: NodeBench) ->
     assert (await listed(bench.provider, bench))[bench.name(1)].key == f"{bench.name(1)}/1"
 
 
-async def test_the_same_order_twice_at_once_is_one_machine(bench: NodeBench) -> None:
+async def test_c17_the_same_order_twice_at_once_is_one_machine(bench: NodeBench) -> None:
     answers = await asyncio.gather(*(bench.provider.add([order(bench, 1)]) for _ in range(3)))
     assert any(answer.outcome is Outcome.ACCEPTED for some in answers for answer in some)
     assert len([node for node in await bench.provider.list() if node.name == bench.name(1)]) == 1
 
 
-async def test_a_call_may_be_cancelled_and_said_again(bench: NodeBench) -> None:
+async def test_c17_a_call_may_be_cancelled_and_said_again(bench: NodeBench) -> None:
     for pause in (0, 0.01, 0.05):
         task = asyncio.create_task(bench.provider.add([order(bench, 1)]))
         await asyncio.sleep(pause)
@@ -121,7 +121,7 @@ async def test_a_call_may_be_cancelled_and_said_again(bench: NodeBench) -> None:
     assert len([node for node in await bench.provider.list() if node.name == bench.name(1)]) == 1
 
 
-async def test_what_was_removed_is_gone_and_removing_it_again_is_accepted(bench: NodeBench) -> None:
+async def test_c17_what_was_removed_is_gone_and_removing_it_again_is_accepted(bench: NodeBench) -> None:
     ids = accepted(await bench.provider.add([order(bench, number) for number in (1, 2, 3)]))
     targets = [
         NodeTarget(key=f"{bench.name(number)}/2", id=id_, name=bench.name(number))
@@ -168,7 +168,9 @@ async def test_a_host_is_started_and_stopped_and_each_may_be_said_twice(
     await until(again, bench, lambda seen: seen[first].state is ProviderState.OFF)
 
 
-async def test_what_cannot_be_reached_is_never_an_empty_list(bench: NodeBench, request: pytest.FixtureRequest) -> None:
+async def test_c17_w1_what_cannot_be_reached_is_never_an_empty_list(
+    bench: NodeBench, request: pytest.FixtureRequest
+) -> None:
     if bench.cut is None:
         assert _NOTHING_TO_CUT in request.node.name
         pytest.skip("simulated machines are in this process")

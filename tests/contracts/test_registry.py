@@ -62,6 +62,7 @@ def function(name: str, script: str = "#!/bin/sh\n", token: str = "") -> Functio
         inputs=(StorageIO(provider="minio", bucket="in", folder="a/b", suffix=(".png",)),),
         environment={"A": "ünï"},
         secrets={"KEY": "hidden"},
+        storage_providers={"s3": {"far": {"access_key": "AK", "secret_key": "swordfish", "verify": True}}},
         limits=Limits(concurrency=2),
         definition={"name": name, "nested": {"list": [1, "2", None]}},
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from dispatcher.service import Dispatcher
 from dispatcher.settings import DispatcherSettings
@@ -56,6 +57,7 @@ class DispatcherBench:
 
     @asynccontextmanager
     async def life(self) -> AsyncIterator[Dispatcher]:
+        self.collector = CollectorRegistry()
         dispatcher = Dispatcher(
             log=self.log,
             ledger=self.ledger,
@@ -63,6 +65,7 @@ class DispatcherBench:
             runner=self.runner,
             store=self.store,
             settings=self.settings,
+            metrics=self.collector,
         )
         ready = asyncio.Event()
         task = asyncio.create_task(dispatcher.run(ready), name="dispatcher")

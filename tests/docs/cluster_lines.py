@@ -36,7 +36,7 @@ def check(words: Sequence[str]) -> None:
     for flag in flags:
         if flag not in known:
             raise BadCommand(f"{program} {' '.join(verb)} has no flag {flag}")
-    if program == "helm" and verb[0] in {"install", "upgrade"} and "..." not in rest:
+    if program == "helm" and verb[0] in {"install", "upgrade"} and "..." not in rest and len(rest) > 2:
         _render(rest)
 
 

@@ -6,6 +6,7 @@ and no earlier. The addresses 127.0.0.1:8080 and :9000 of the pages become free 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -158,6 +159,8 @@ class Laptop:
         )
         try:
             self._until(block, lambda: not self._counts("queued", "running"), "there is work left")
+            # Not before it is connected: a Ctrl-C that meets a Python which is still starting proves nothing.
+            self._until(block, lambda: _sockets(process.pid) >= 3, "it listens to no server")
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=DEADLINE_S)
         finally:
@@ -206,6 +209,15 @@ def check_output(block: Block, said: str) -> None:
 
 def _plain(line: str) -> str:
     return re.sub(r"\s+", " ", line).strip()
+
+
+def _sockets(pid: int) -> int:
+    """Open sockets of a process: two of its event loop, and its connections."""
+    found = 0
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += str(handle.readlink()).startswith("socket:")
+    return found
 
 
 def _free() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.deploy import Scripts, decide, make_plan
@@ -107,3 +108,34 @@ def test_scripts_come_by_the_paths_of_the_document() -> None:
     assert scripts("a.sh") == "echo a"
     with pytest.raises(InvalidInput, match=r"the script 'b.sh' did not come with the document; those that did: a.sh"):
         scripts("b.sh")
+
+
+FAR = {"endpoint": "https://far", "access_key": "AK", "secret_key": "swordfish"}
+
+
+def with_store(fields: dict[str, Any], **changes: Any) -> Draft:
+    outputs = (StorageIO(provider="minio", provider_id="far", bucket="results"),)
+    made = draft(outputs=outputs, **changes)
+    own = {"default": {"access_key": "hidden", "secret_key": "hidden"}}
+    providers = {"minio": {"far": fields, **own}, "s3": {"unused": {"secret_key": "x"}}}
+    return msgspec.structs.replace(made, storage_providers=providers)
+
+
+def test_credentials_of_other_stores_are_kept_for_those_that_are_used() -> None:
+    step = decide(with_store(FAR), None)
+    assert step.function.storage_providers == {"minio": {"far": FAR}}
+    assert "swordfish" not in str(step.function.definition)
+
+
+def test_a_credential_that_was_read_back_hidden_is_unchanged() -> None:
+    base = deployed(outputs=with_store(FAR).function.outputs, storage_providers={"minio": {"far": FAR}})
+    back = FAR | {"access_key": "hidden", "secret_key": "hidden"}
+    assert decide(with_store(back), base).action == "unchanged"
+    moved = decide(with_store(back | {"endpoint": "https://farther"}), base).function
+    assert moved.storage_providers == {"minio": {"far": FAR | {"endpoint": "https://farther"}}}
+    assert decide(with_store(back), None).function.storage_providers["minio"]["far"]["secret_key"] == ""
+
+
+def test_a_store_that_is_named_no_more_is_forgotten() -> None:
+    base = deployed(outputs=with_store(FAR).function.outputs, storage_providers={"minio": {"far": FAR}})
+    assert decide(draft(), base).function.storage_providers == {}

@@ -107,6 +107,16 @@ class Bench:
     async def end(self, key: str = "a.txt") -> Record:
         return (await self.run(key))[key]
 
+    async def named(self, key: str, words: str) -> None:
+        """Until the record of what does not get on says why, which a user is promised within a minute."""
+        history = self.platform.history
+
+        async def check() -> bool:
+            await history.read()
+            return any(words in one.reason for one in history.versions(self.source, key))
+
+        await eventually(f"the record of {key} says {words!r}", check, 60)
+
     async def ends_of(self, bucket: str, key: str, count: int) -> list[Record]:
         """The final records of all versions of a key, oldest first."""
         history = self.platform.history

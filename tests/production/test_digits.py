@@ -12,7 +12,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -63,27 +63,28 @@ def custom_resource(function: Function) -> Json:
 
 def pictures(folder: Path) -> list[Path]:
     """Pictures that the model never saw, with the truth in their names."""
-    words = ["--model", folder / "model.npz", "--pictures", folder / "pictures", "--count", str(PICTURES)]
+    words = ["--model", f"{folder}/model.npz", "--pictures", f"{folder}/pictures", "--count", str(PICTURES)]
     subprocess.run([sys.executable, DIGITS / "train.py", *words], check=True, capture_output=True, timeout=300)
     return sorted((folder / "pictures").iterdir())
 
 
 async def volume(platform: Platform, folder: Path) -> None:
     """The bed has no storage class, so the volume for the chart's state is made by hand."""
-    folder.mkdir()
     spec = {
         "capacity": {"storage": "1Gi"},
         "accessModes": ["ReadWriteOnce"],
         "storageClassName": "",
-        "hostPath": {"path": str(folder)},
+        "hostPath": {"path": str(folder), "type": "DirectoryOrCreate"},
         "claimRef": {"namespace": platform.namespace, "name": "digits-chart"},
     }
     await platform.api.send("POST", "/api/v1/persistentvolumes", {"metadata": {"name": platform.mark}, "spec": spec})
 
 
-async def test_pictures_become_predictions_and_a_chart(platform: Platform, tmp_path: Path) -> None:
+async def test_pictures_become_predictions_and_a_chart(
+    platform: Platform, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     await volume(platform, tmp_path / "state")
-    text = "\n---\n".join(json.dumps(one) for one in documents())
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents()})
     assert (await kubectl(platform, "apply", "-f-", text=text)).count("created") == 2
 
     async def ready() -> bool:
@@ -108,7 +109,8 @@ async def test_pictures_become_predictions_and_a_chart(platform: Platform, tmp_p
         truth = re.search(r"truth-(\d)", key)
         assert truth is not None
         right += answer["predicted"] == int(truth[1])
-    print(f"digits on the node: {right} of {len(files)} right, accuracy {right / len(files):.1%}")
+    record_property("accuracy", right / len(files))
+    sys.stdout.write(f"digits on the node: {right} of {len(files)} right, accuracy {right / len(files):.1%}\n")
     assert right / len(files) >= WORST_ACCURACY
 
     assert sorted(await platform.keys("digits", "report/")) == ["report/confusion.csv", "report/confusion.png"]

@@ -144,12 +144,7 @@ async def test_no_node_has_room(bench: Bench) -> None:
     name = await bench.deploy(resources={"cpu_millis": 500_000})
     await bench.put("a.txt")
 
-    async def named() -> bool:
-        await bench.platform.history.read()
-        found = bench.platform.history.of(bench.source).get("a.txt")
-        return found is not None and "Insufficient cpu" in found.reason
-
-    await eventually("the record says what is missing", named, 60)
+    await bench.named("a.txt", "Insufficient cpu")
     status = (await bench.platform.function(name))["status"]
     assert status["state"] == "Waiting"
     assert "Insufficient cpu" in status["message"]

@@ -15,13 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.resident.manifest import base_name
+from dispatcher.sidecar.calls import frame
 from penstock import settings as penstock_settings
-from penstock.model import Phase
 from penstock.settings import Settings
 from tests.kubernetes import bench
 from tests.kubernetes.support import client, eventually, pods_path
 from tests.oscar.test_production import Place, admin
+from tests.resident.local import call
 from tests.testbed.images import BUSYBOX, PROJECT
 from tests.testbed.kafka import Kafka
 from tests.testbed.kubernetes import Kubernetes
@@ -47,21 +47,20 @@ class SyncPlace(Place):
         settings = super().settings()
         settings = penstock_settings.override(settings, "gateway", oidc_issuers="")
         settings = penstock_settings.override(settings, "s3", pod_endpoint=bench.STORE[0][1])
-        settings = penstock_settings.override(
-            settings,
-            "jobs",
-            sidecar_image=PROJECT,
-            input_secret=bench.SECRET,
-            output_secret=bench.SECRET,
-            default_image=BUSYBOX,
-            default_cpu_millis=20,
-            default_memory_mib=32,
-        )
+        jobs = {
+            "sidecar_image": PROJECT,
+            "input_secret": bench.SECRET,
+            "output_secret": bench.SECRET,
+            "default_image": BUSYBOX,
+            "default_cpu_millis": 20,
+            "default_memory_mib": 32,
+        }
+        settings = settings.model_copy(update={"jobs": settings.jobs.model_copy(update=jobs)})
         return penstock_settings.override(settings, "sync", backend="resident", **self.sync)
 
 
 @pytest.fixture
-async def place(
+async def place(  # noqa: PLR0917 - one for each part of the bed
     tmp_path: Any, minio: Minio, kafka: Kafka, kubernetes: Kubernetes, network: Network, node: Node, images: Images
 ) -> AsyncIterator[SyncPlace]:
     await bench.prepare_node(kubernetes, node, images, minio)
@@ -73,6 +72,11 @@ async def place(
         finally:
             # So that its pods leave the node to the next test.
             await api.request("DELETE", f"/api/v1/namespaces/{made.namespace}")
+
+
+def say(text: str) -> None:
+    """A measured figure, for whoever runs these with -s."""
+    print(text)  # noqa: T201
 
 
 def service(name: str, script: str, **more: Any) -> dict[str, Any]:
@@ -117,8 +121,8 @@ async def test_from_nothing_to_warm_and_back(place: SyncPlace) -> None:
         status, data, headers = await run(session, name)
         took = time.perf_counter() - began
         assert (status, base64.b64decode(data)) == (200, b"hello"), data
-        print(f"\nscale from zero: {took:.2f} s; {headers['Server-Timing']}")
-        print(await parts(place))
+        say(f"\nscale from zero: {took:.2f} s; {headers['Server-Timing']}")
+        say(await parts(place))
         assert headers["Content-Type"].startswith("application/octet-stream") or headers["Content-Type"] == "text/plain"
         (pod,) = await pods(place)
         key = await key_of(place, name, session)
@@ -159,9 +163,6 @@ async def key_of(place: SyncPlace, name: str, session: aiohttp.ClientSession) ->
 
 async def overhead(session: aiohttp.ClientSession, name: str, address: str, key: str) -> float:
     """p50 of a run through the gateway less p50 of the same run asked of the pod itself, in ms, in turns."""
-    from dispatcher.sidecar.calls import frame
-    from tests.resident.local import call
-
     through: list[float] = []
     direct: list[float] = []
     for _ in range(40):
@@ -175,5 +176,85 @@ async def overhead(session: aiohttp.ClientSession, name: str, address: str, key:
             await answer.read()
         direct.append((time.perf_counter() - began) * 1000)
     ours, theirs = statistics.median(through), statistics.median(direct)
-    print(f"warm run p50 {ours:.1f} ms through the gateway, {theirs:.1f} ms asked of the pod: {ours - theirs:+.1f} ms")
+    say(f"warm run p50 {ours:.1f} ms through the gateway, {theirs:.1f} ms asked of the pod: {ours - theirs:+.1f} ms")
     return ours - theirs
+
+
+async def test_a_caller_who_leaves_has_the_script_killed(place: SyncPlace) -> None:
+    name = f"slow-{place.mark}"
+    script = 'echo began; case $(cat "$INPUT_FILE_PATH") in slow) while :; do sleep 1; done ;; esac'
+    async with place.serving() as session:
+        await create(session, service(name, script))
+        assert await fine(session, name) == b"began\n", "it is warm"
+        slow = base64.b64encode(b"slow")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await run(session, name, slow)
+
+        async def cancelled() -> bool:
+            _, told = await admin(session).ask("GET", f"/v1/invocations?function={name}")
+            return [one["phase"] for one in told["invocations"]] == ["cancelled", "succeeded"]
+
+        await eventually(cancelled, seconds=60)
+        began = time.perf_counter()
+        assert await fine(session, name) == b"began\n", "its container is free again"
+        say(f"\nfree again after {time.perf_counter() - began:.1f} s")
+
+
+async def test_twenty_at_once_on_two_pods_a_new_generation_and_another_function(place: SyncPlace) -> None:
+    name, other = f"two-{place.mark}", f"other-{place.mark}"
+    scale = {"min_scale": 2, "max_scale": 2}
+    async with place.serving() as session:
+        await create(session, service(name, "sleep 0.2; echo first $(hostname)", synchronous=scale))
+        await create(session, service(other, "echo other $(hostname)"))
+
+        async def both_ready() -> bool:
+            return len(await pods(place, ready=True)) == 2
+
+        await eventually(both_ready, seconds=START_S)
+        answers = await asyncio.gather(*(fine(session, name) for _ in range(20)))
+        assert len(answers) == 20
+        assert len(set(answers)) == 2, "both pods served"
+        assert len(await pods(place)) == 2
+        assert (await fine(session, other)).startswith(b"other ")
+        seen: list[bytes] = []
+        stop = asyncio.Event()
+
+        async def traffic() -> None:
+            while not stop.is_set():
+                seen.append(await fine(session, name))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(traffic())
+            group.create_task(traffic())
+            await create(session, service(name, "echo second $(hostname)", synchronous=scale), method="PUT")
+            async with asyncio.timeout(START_S):
+                while not (seen and seen[-1].startswith(b"second")):
+                    await asyncio.sleep(0.1)
+                mark = len(seen)
+                while len(seen) < mark + 50 or any(one.startswith(b"first") for one in seen[-20:]):
+                    await asyncio.sleep(0.1)
+            stop.set()
+        say(f"\n{len(seen)} runs while the generation changed, none failed")
+
+
+@pytest.mark.parametrize("user", [0, 65532])
+async def test_user_code_sees_no_credential_whoever_it_is(place: SyncPlace, user: int) -> None:
+    name = f"look-{user}-{place.mark}"
+    script = """umask 077; id -u; env; cat /proc/mounts; find /oscar -type f 2>/dev/null; ls /proc; cat /oscar/key/token
+        echo deep >"$TMP_OUTPUT_DIR/x"; rm "$TMP_OUTPUT_DIR/x" """
+    image = PROJECT if user else BUSYBOX
+    async with place.serving() as session:
+        made = service(name, script, image=image, environment={"secrets": {"KEY": "mine"}})
+        await create(session, made)
+        seen = (await fine(session, name)).decode()
+        key = await key_of(place, name, session)
+    assert seen.splitlines()[0] == str(user)
+    assert "KEY=mine" in seen
+    assert key not in seen
+    assert place.minio.password not in seen
+    assert "PENSTOCK" not in seen
+    assert "/oscar/store" not in seen
+    assert "/var/run/secrets" not in seen
+    assert "Http_Authorization" not in seen
+    assert "Http_Method=POST" in seen

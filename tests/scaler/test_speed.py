@@ -10,6 +10,7 @@ import pytest
 
 from scaler.engine import decide
 from scaler.model import NodeState, Pod, Snapshot
+from scaler.observe import Sighting, observe
 from tests.scaler.building import GIB, make_fleet, make_node, make_pod, make_pool, make_snapshot, make_spec, woken
 
 
@@ -26,7 +27,7 @@ def crowded(nodes: int, *, alike: bool) -> Snapshot:
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["alike", "all different"])
-def test_c4_c7_a_thousand_nodes_in_under_a_second_and_near_linear(alike: bool) -> None:
+def test_c4_c7_w16_a_thousand_nodes_in_under_a_second_and_near_linear(alike: bool) -> None:
     fleet = make_fleet(make_pool(max=5000))
     seconds = {}
     for nodes in (100, 1000):
@@ -42,5 +43,26 @@ def test_c4_c7_a_thousand_nodes_in_under_a_second_and_near_linear(alike: bool) -
             gc.enable()
         assert plan.unhelped == ()
         assert len(woken(plan)) >= nodes // 8
+    assert seconds[1000] < 1.0
+    assert seconds[1000] < 40 * max(seconds[100], 0.001)
+
+
+def test_w24_a_thousand_nodes_and_thirty_thousand_pods_are_observed_in_a_moment() -> None:
+    """Each pod is looked at once, not once per node."""
+    fleet = make_fleet(make_pool(max=5000))
+    seconds = {}
+    for nodes in (100, 1000):
+        snapshot = crowded(nodes, alike=True)
+        allocatable = (("cpu", 8000), ("memory", 32 * GIB))
+        seen = [Sighting(name=f"cpu-{number}", ready=True, allocatable=allocatable) for number in range(nodes)]
+        gc.collect()
+        gc.disable()
+        try:
+            began = time.process_time()
+            found = observe(snapshot, seen, fleet)
+            seconds[nodes] = time.process_time() - began
+        finally:
+            gc.enable()
+        assert {node.state for node in found.nodes} == {NodeState.USED}
     assert seconds[1000] < 1.0
     assert seconds[1000] < 40 * max(seconds[100], 0.001)

@@ -6,7 +6,7 @@ import base64
 import json
 import subprocess
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote_plus
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 
 import msgspec
 import pytest
@@ -151,6 +151,39 @@ def test_an_api_gateway_call_gives_its_parameters_and_its_body() -> None:
     assert staged({"httpMethod": "GET", "body": None}).payload == b""
 
 
+@given(st.dictionaries(st.text(), st.text() | st.integers(), min_size=1).filter(lambda form: form != {"": ""}))
+@pytest.mark.parametrize("label", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_dict_of_the_python_client_is_a_file_of_form_text(label: str, form: dict[str, Any]) -> None:
+    text = urlencode(form, errors="surrogatepass").encode()
+    if is_base64(text):  # one pair without a value, whose name happens to be base64: `abc=`
+        assert len(form) == 1
+        return
+    found = staged(text, label)
+    assert (found.shape, found.payload, found.event) == (Shape.RAW, text, text)
+
+
+@given(st.binary(min_size=1))
+def test_base64_is_never_taken_for_form_text(data: bytes) -> None:
+    text = base64.b64encode(data)
+    assert staged(text, "application/x-www-form-urlencoded").payload == data
+    assert events.is_plain_file(text, "") is False
+    assert events.is_plain_file(text + b"\n", "") is False
+
+
+@pytest.mark.parametrize("body", [b"a=b\n", b"a=b c=d", b"a=b&c", b"aGVsbG8=aGVsbG8=", b"a=b&c=d/e"])
+def test_what_no_client_sends_as_a_form_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="neither"):
+        staged(body, "application/x-www-form-urlencoded")
+
+
+def is_base64(text: bytes) -> bool:
+    try:
+        events.decode_base64(text)
+    except InvalidInput:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -238,6 +271,8 @@ def test_large_bodies_are_told_by_their_beginning() -> None:
     assert events.is_plain_file(b"aGVs", "") is False
     assert events.is_plain_file(b"aGVs", "text/plain") is True
     assert events.is_plain_file(b"\xff\xd8", "") is True
+    assert events.is_plain_file(b"a=b&long=" + b"x" * 4000, "application/json") is True
+    assert events.is_plain_file(b"a=b&cut%2", "") is True
 
 
 @pytest.mark.parametrize("shell", [["dash"], ["bash", "--posix"], ["busybox", "sh"]], ids=lambda shell: shell[0])

@@ -131,6 +131,11 @@ class Node(Component):
             subprocess.run, argv, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False
         )
 
+    async def kill_container(self, container: str) -> None:
+        """SIGKILL for everything in a container, named as the pod's status names it."""
+        name = container.removeprefix("containerd://")
+        await self._ctr("-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", "--all", name)
+
     # Pods
 
     async def run_pod(self, api: KubeApi, pod: Json, *, namespace: str = "default", seconds: float = 60) -> Json:

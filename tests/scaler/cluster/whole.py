@@ -168,8 +168,11 @@ async def create_pods(client: KubernetesClient, namespace: str, count: int, *, p
 
 
 async def delete_pods(client: KubernetesClient, namespace: str) -> None:
+    """All of them, some hundreds per call: listing thousands before the first is deleted outlasts a call."""
     body = b'{"gracePeriodSeconds": 0, "propagationPolicy": "Background"}'
-    await client.request("DELETE", f"/api/v1/namespaces/{namespace}/pods", body, patience_s=300)
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    while (await client.get(path, limit="1")).get("items"):
+        await client.request("DELETE", path, body, params={"limit": "500"}, patience_s=300)
 
 
 async def until(what: str, check: Callable[[], bool | Awaitable[bool]], *, seconds: float = 180.0) -> None:
