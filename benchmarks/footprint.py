@@ -1,9 +1,9 @@
 """What it costs to be watched, and what each service takes when it is idle.
 
 The cost of metrics is far below the noise of a shared machine, so two runs, with and without, would show the noise.
-What is measured is how often each metric is touched while a dispatcher takes a backlog through to its last record, and what
-one touch costs; their product is held against the processor time of that very run. The runner is a scripted one that
-does nothing: against a dispatcher that also speaks to a cluster the share is smaller.
+What is measured is how often each metric is touched while a dispatcher takes a backlog through to its last record, and
+what one touch costs; their product is held against the processor time of that very run. The runner is a scripted one
+that does nothing: against a dispatcher that also speaks to a cluster the share is smaller.
 
 Memory is what the system says of each process (resident), idle for a while after it said that it is ready, over real
 servers. The edge profile is one process; the object store and the cluster's own programs are not counted.

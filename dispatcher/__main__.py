@@ -6,6 +6,7 @@ SIGTERM or SIGINT, with 1 when only a person can mend what is wrong, and with 2 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import signal
@@ -17,6 +18,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from dispatcher.kubernetes.configuration import runner_settings
 from dispatcher.leadership import RETRY_S, Leadership
 from dispatcher.metrics import DispatcherMetrics
 from dispatcher.production import ClusterDispatcher, open_dispatcher
@@ -29,7 +31,7 @@ from penstock.collectors import KubernetesCollector
 from penstock.errors import InvalidInput, PenstockError, Unavailable
 from penstock.observability import configure_logging
 from penstock.probes import add_probes, serving
-from penstock.production import kafka_log, kubernetes_client, s3_credentials, s3_store, state_folder
+from penstock.production import kafka_log, kafka_settings, kubernetes_client, s3_credentials, s3_store, state_folder
 from penstock.settings import Settings, load
 
 log = structlog.get_logger("dispatcher")
@@ -157,11 +159,47 @@ async def _serve(settings: Settings) -> None:
     await service.run()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """The exit code. The only argument is a settings file; without it PENSTOCK_CONFIG and the environment count."""
+_EXAMPLES = """examples:
+  python -m dispatcher --config /etc/penstock/penstock.toml
+  python -m dispatcher --config penstock.toml --check
+  PENSTOCK_S3_ENDPOINT=http://minio:9000 PENSTOCK_KAFKA_SERVERS=kafka:9092 python -m dispatcher
+
+Several may run: one is active, the others stand by. Every setting is in docs/reference/settings.md, the rights that it
+needs are in docs/operations/dispatcher.md.
+exit codes: 0 stopped by a signal, 1 only a person can mend what is wrong, 2 the settings cannot work
+"""
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m dispatcher",
+        description="Turns what is in the log into Jobs on a Kubernetes cluster, and their ends into history.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins over it")
+    parser.add_argument("--check", action="store_true", help="say whether the settings can be used, and end")
+    parser.add_argument("--version", action="version", version=f"penstock {__version__}")
+    return parser.parse_args(arguments)
+
+
+def check(settings: Settings) -> None:
+    """Refuse what can never work. Raises InvalidInput."""
+    kafka_settings(settings, writer=True)
+    s3_credentials(settings)
+    runner_settings(settings)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    given = _parsed(arguments)
     try:
-        settings = load(Path(arguments[0]) if arguments else None)
+        settings = load(given.config)
         configure_logging(settings.log)
+        if given.check:
+            check(settings)
+            print("the settings can be used")  # noqa: T201 - the answer to a question
+            return 0
         asyncio.run(_serve(settings))
     except InvalidInput as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
@@ -173,4 +211,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

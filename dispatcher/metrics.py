@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Collection, Iterable
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
-_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600)
+from dispatcher.timers import TimerCollector, Timers
 
 #: What a Job in trouble waits for, by the word that the runner has from Kubernetes. Everything else is "other".
 _STUCK = {
@@ -40,20 +41,6 @@ def stuck_class(reason: str) -> str:
     return _STUCK.get(reason, "other")
 
 
-class _Timers:
-    """The histograms of one function, looked up once: a look-up costs as much as a dozen observations."""
-
-    __slots__ = ("intake", "publish", "ran", "start", "submit", "waited")
-
-    def __init__(self, metrics: DispatcherMetrics, function: str) -> None:
-        self.intake = metrics.intake.labels(function)
-        self.submit = metrics.submit.labels(function)
-        self.start = metrics.start.labels(function)
-        self.waited = metrics.waited.labels(function)
-        self.ran = metrics.ran.labels(function)
-        self.publish = metrics.publish.labels(function)
-
-
 class DispatcherMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -76,11 +63,12 @@ class DispatcherMetrics:
             "penstock_telemetry_dropped", "Ended invocations whose spans were given up", registry=registry
         )
         self._gauges()
-        self._hops()
         # Looking a label up costs as much as a dozen increments, and these are on the path of every item.
         self._recorded: dict[str, Counter] = {}
         self._ended: dict[str, Counter] = {}
-        self._timed: dict[str, _Timers] = {}
+        self._submitted: dict[str, Counter] = {}
+        self._timed: dict[str, Timers] = {}
+        registry.register(TimerCollector(self._timed))
 
     def _gauges(self) -> None:
         registry = self._registry
@@ -108,19 +96,6 @@ class DispatcherMetrics:
         )
         self.epoch = Gauge("penstock_dispatcher_epoch", "Which turn of acting this is", registry=registry)
 
-    def _hops(self) -> None:
-        self.intake = self._seconds("intake", "From the event in the log to its durable record")
-        self.submit = self._seconds("submit", "From queued, or due again, to the Job's creation")
-        self.start = self._seconds("start", "From the Job's creation to the start of its first script")
-        self.waited = self._seconds("wait", "From queued to the script's start")
-        self.ran = self._seconds("run", "From the script's start to its end")
-        self.publish = self._seconds("publish", "From the script's end to its published outputs")
-
-    def _seconds(self, hop: str, help_: str) -> Histogram:
-        return Histogram(
-            f"penstock_dispatcher_{hop}_seconds", help_, ["function"], buckets=_SECONDS, registry=self._registry
-        )
-
     # ---- counted where things happen
 
     def record(self, phase: str) -> None:
@@ -132,14 +107,17 @@ class DispatcherMetrics:
 
     def taken_in(self, function: str, seconds: float) -> None:
         """One invocation of this function is durably queued, so long after its event was."""
-        self._of(function).intake.observe(max(0.0, seconds))
+        self._of(function).intake.observe(seconds)
 
     def submitted(self, function: str, waited_s: Iterable[float]) -> None:
         """One Job of this function was created, so long after its items had become due."""
-        self.jobs.labels(function).inc()
+        counter = self._submitted.get(function)
+        if counter is None:
+            counter = self._submitted[function] = self.jobs.labels(function)
+        counter.inc()
         submit = self._of(function).submit
         for seconds in waited_s:
-            submit.observe(max(0.0, seconds))
+            submit.observe(seconds)
 
     def ended(
         self,
@@ -161,17 +139,17 @@ class DispatcherMetrics:
         if waited_s is None:
             return
         timed = self._of(function)
-        timed.waited.observe(waited_s)
-        timed.ran.observe(ran_s)
+        timed.wait.observe(waited_s)
+        timed.run.observe(ran_s)
         if start_s is not None:
             timed.start.observe(start_s)
         if publish_s is not None:
             timed.publish.observe(publish_s)
 
-    def _of(self, function: str) -> _Timers:
+    def _of(self, function: str) -> Timers:
         timed = self._timed.get(function)
         if timed is None:
-            timed = self._timed[function] = _Timers(self, function)
+            timed = self._timed[function] = Timers()
         return timed
 
     # ---- set when looked at
@@ -198,21 +176,13 @@ class DispatcherMetrics:
         """Forget the series of functions that are not among these: a Prometheus would keep them for as long as they
         are told.
         """
-        by_function: tuple[MetricWrapperBase, ...] = (
-            self.jobs,
-            self.queued,
-            self.oldest,
-            self.running,
-            *self._histograms(),
-        )
-        for metric in by_function:
+        for metric in (self.jobs, self.queued, self.oldest, self.running):
             for function in _functions(metric).difference(functions):
                 metric.remove(function)
-        for function in [function for function in self._timed if function not in functions]:
-            del self._timed[function]
-
-    def _histograms(self) -> tuple[Histogram, ...]:
-        return (self.intake, self.submit, self.start, self.waited, self.ran, self.publish)
+        told: tuple[dict[str, Any], ...] = (self._timed, self._submitted)
+        for known in told:
+            for function in set(known).difference(functions):
+                del known[function]
 
 
 def _functions(metric: MetricWrapperBase) -> set[str]:

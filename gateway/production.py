@@ -25,8 +25,8 @@ from gateway.oidc.opening import open_verifier
 from gateway.pods import KubernetesCluster, PodLogs
 from gateway.remote import DemandView, RemoteWork
 from gateway.resident.history import Written
+from gateway.resident.http import SynchronousRuns
 from gateway.resident.opening import Loops, open_resident
-from gateway.resident.runs import ResidentRuns
 from gateway.table import FunctionTable
 from gateway.tidy import tidy
 from gateway.user_accounts import MinioUsers
@@ -216,7 +216,7 @@ async def _followed(_: Sequence[Record]) -> None:
 
 def _resident(
     base: _Base, table: FunctionTable, written: Written
-) -> AbstractAsyncContextManager[tuple[ResidentRuns, Loops]]:
+) -> AbstractAsyncContextManager[tuple[SynchronousRuns, Loops]]:
     return open_resident(
         base.settings,
         client=base.client,
@@ -236,7 +236,7 @@ async def _services(
     work: WorkView,
     logs: LiveLogs,
     trouble: list[Callable[[], str]],
-    synchronous: ResidentRuns,
+    synchronous: SynchronousRuns,
 ) -> AsyncIterator[Opened]:
     settings, store = base.settings, base.store
     admin = admin_of(settings.gateway)

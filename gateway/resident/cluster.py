@@ -59,8 +59,7 @@ class ResidentApi:
         if found is not None and not _outdated(found, wanted):
             await self.scale(function, replicas, only_from=int(found["spec"].get("replicas", 0)))
             return
-        for document in manifest.files(function, self._settings):
-            await self._create(document)
+        await self.put_files(function)
         if found is None:
             await self._create(wanted)
             return
@@ -71,6 +70,11 @@ class ResidentApi:
         except (Conflict, NotFound):
             return  # another gateway's; the next look decides anew
         log.info("a new generation is rolled out", action="resident_updated", function=function.name)
+
+    async def put_files(self, function: Function) -> None:
+        """Have what the pods of this generation mount. Raises InvalidInput, Unavailable, Forbidden."""
+        for document in manifest.files(function, self._settings):
+            await self._create(document)
 
     async def scale(self, function: Function, replicas: int, *, only_from: int) -> None:
         """Set the number of pods. Raises Unavailable, Forbidden."""

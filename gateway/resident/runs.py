@@ -37,6 +37,31 @@ PROBE_S = 0.05
 RETRY_S = 1.0
 
 
+def call_of(
+    function: Function, body: bytes, *, content_type: str, variables: Mapping[str, str], timeout_s: float, user: str
+) -> Call:
+    """A new run of a function. Raises Unavailable: it is paused."""
+    if function.paused:
+        raise Unavailable(f"the function {function.name} is paused; resume it, then its runs are taken again")
+    submission = Submission(
+        function=function.name,
+        function_uid=function.uid,
+        id=secrets.token_hex(16),
+        time_ms=now_ms(),
+        content_type=content_type,
+        size=len(body),
+        user=user,
+        answer=True,
+    )
+    return Call(
+        invocation=invocation_id(function.uid, submission.identity),
+        submission=submission,
+        deadline_s=min(function.deadline_s, timeout_s),
+        publish_on_failure=function.upload_on_failure is UploadOnFailure.ALWAYS,
+        variables=dict(variables),
+    )
+
+
 class ResidentRuns:
     """`run` is for request handlers; the loops are to be kept going by whoever composed it."""
 
@@ -76,29 +101,11 @@ class ResidentRuns:
         Raises Unavailable (the queue is full, or no pod came in time: nothing was begun), InvalidInput (what no cluster
         could run), PodLost.
         """
-        if function.paused:
-            raise Unavailable(f"the function {function.name} is paused; resume it, then its runs are taken again")
+        call = call_of(function, body, content_type=content_type, variables=headers, timeout_s=timeout_s, user=user)
         state = self.state(function)
         loop = asyncio.get_running_loop()
         arrived = loop.time()
-        submission = Submission(
-            function=function.name,
-            function_uid=function.uid,
-            id=secrets.token_hex(16),
-            time_ms=now_ms(),
-            content_type=content_type,
-            size=len(body),
-            user=user,
-            answer=True,
-        )
         key = await self._key(state)
-        call = Call(
-            invocation=invocation_id(function.uid, submission.identity),
-            submission=submission,
-            deadline_s=min(function.deadline_s, timeout_s),
-            publish_on_failure=function.upload_on_failure is UploadOnFailure.ALWAYS,
-            variables=dict(headers),
-        )
         ticket = object()
         try:
             state.balancer.join(ticket)
@@ -154,10 +161,10 @@ class ResidentRuns:
             answer = await self._client.run(target.address, key, call, body, content_type=echoed)
         except asyncio.CancelledError:
             text = "the caller went away before the answer"
-            self._note(state, target, call, body, _ended(call, ErrorClass.CANCELLED, text, begun), begun)
+            self._note(state, target, call, body, ended(call, ErrorClass.CANCELLED, text, begun), begun)
             raise
         except PodLost as error:
-            self._note(state, target, call, body, _ended(call, ErrorClass.KILLED, error.message, begun), begun)
+            self._note(state, target, call, body, ended(call, ErrorClass.KILLED, error.message, begun), begun)
             raise
         finally:
             state.balancer.over(target.name)
@@ -307,7 +314,7 @@ def _unwanted(state: FunctionState, future: asyncio.Future[Target]) -> None:
         state.assign()
 
 
-def _ended(call: Call, error: ErrorClass, message: str, begun: int) -> ItemResult:
+def ended(call: Call, error: ErrorClass, message: str, begun: int) -> ItemResult:
     """Of a run whose pod told nothing."""
     return ItemResult(
         invocation=call.invocation,

@@ -7,6 +7,7 @@ the scaler itself brings up, and their pods all succeed. Panels are asked in the
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -124,8 +125,9 @@ class Installation:
 
     async def load(self) -> None:
         """Uploads until cancelled."""
-        auth = aiohttp.BasicAuth("oscar", PASSWORD)
-        async with aiohttp.ClientSession(base_url=f"http://{self.web}", auth=auth) as session:
+        word = base64.b64encode(f"oscar:{PASSWORD}".encode()).decode()
+        headers = {"Authorization": f"Basic {word}"}
+        async with aiohttp.ClientSession(base_url=f"http://{self.web}", headers=headers) as session:
             while True:
                 for _ in range(3):
                     await self.put()
@@ -167,7 +169,7 @@ def panels() -> Iterator[tuple[str, str, str]]:
 async def test_every_panel_has_data_and_alerts_fire(installation: Installation) -> None:
     loading = asyncio.create_task(installation.load(), name="load")
     try:
-        await every_panel(installation)
+        await every_panel(installation, loading)
         assert not await installation.firing("PenstockNotReady")
         await while_all_runs(installation)
     finally:
@@ -177,13 +179,15 @@ async def test_every_panel_has_data_and_alerts_fire(installation: Installation) 
     await with_parts_away(installation)
 
 
-async def every_panel(here: Installation) -> None:
+async def every_panel(here: Installation, loading: asyncio.Task[None]) -> None:
     queries = list(panels())
     assert len(queries) > 60
     left = queries
 
     async def none_left() -> bool:
         nonlocal left
+        if loading.done():
+            loading.result()
         left = [one for one in left if not await here.bed.prometheus.query(one[2])]
         return not left
 

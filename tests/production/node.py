@@ -88,10 +88,11 @@ class Bench:
         await eventually(f"{count} versions of {key} are known", check)
 
     async def ready(self, name: str, state: str = "Ready") -> None:
+        """Until it is in this state and, unless it came with a Secret, has been given a token and its definition."""
+
         async def check() -> bool:
             found = await self.platform.function(name)
-            status = found.get("status", {})
-            return bool(status.get("state") == state and found["spec"].get("definition"))
+            return bool(found.get("status", {}).get("state") == state and found["spec"].get("secretName"))
 
         await eventually(f"the function {name} is {state}", check)
 

@@ -256,8 +256,17 @@ class Platform:
             await process.kill()
         await self.bed.minio.send_webhooks_to(None)
         with contextlib.suppress(PenstockError):
+            await self._remove_simulated_nodes()
             await self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
         await self._stack.aclose()
+
+    async def _remove_simulated_nodes(self) -> None:
+        """Those named after this installation: a later one on the same bed wants its pods on the real node."""
+        nodes = await self.api.get("/api/v1/nodes", labelSelector="type=kwok")
+        for node in nodes["items"]:
+            name = node["metadata"]["name"]
+            if name.startswith(self.mark):
+                await self.api.request("DELETE", f"/api/v1/nodes/{name}")
 
     # ---- what a user does
 

@@ -104,7 +104,8 @@ class Traffic(RuleBasedStateMachine):
         for ticket, target in self.balancer.assign(self.now):
             assert ticket == self.waiting.pop(0)
             assert target.name in self.offered
-            self.running.append((self.count if not isinstance(ticket, int) else ticket, target.name))
+            assert isinstance(ticket, int)
+            self.running.append((ticket, target.name))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), begun=st.booleans())
