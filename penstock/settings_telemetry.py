@@ -13,8 +13,8 @@ class TelemetryGroup(BaseModel):
     endpoint: str = ""
     """Base address of the collector, `http://HOST:4318`; spans are posted to its `/v1/traces`. Empty = no traces."""
     interval_s: float = Field(default=5.0, gt=0)
-    """Seconds between two posts."""
+    """Seconds between two posts. 5: a trace is looked at later, and each post carries many."""
     buffer: int = Field(default=10_000, ge=1)
     """Ended invocations that wait for a collector that is away; more are dropped and counted."""
     timeout_s: float = Field(default=10.0, gt=0)
-    """Seconds that one post may take."""
+    """Seconds that one post may take. 10: a collector answers in milliseconds; a hanging one must hold nothing up."""

@@ -59,8 +59,9 @@ class ScalerMetrics:
             count = sum(one.count for one in plan.unhelped if one.hopeless is hopeless)
             self.waiting.labels(str(hopeless).lower()).set(count)
         self.alarms.set(len(plan.alarms))
-        for record in snapshot.pools:
-            self.pool_backoff.labels(record.name).set(record.failures)
+        failures = {pool.name: 0 for pool in fleet.pools} | {one.name: one.failures for one in snapshot.pools}
+        for name, count in failures.items():
+            self.pool_backoff.labels(name).set(count)
         for name, view in views(snapshot).items():
             self.view_age.labels(name).set(max(0, snapshot.now_ms - view.as_of_ms) / 1000 if view.as_of_ms else -1)
             self.view_complete.labels(name).set(view.complete)

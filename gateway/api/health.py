@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gateway.api import wire
 from gateway.api.context import SERVICES, Services
+from penstock.model import Phase
 
 
 async def health(_request: web.Request) -> web.Response:
@@ -36,6 +37,10 @@ async def measure(services: Services) -> None:
     gauges = services.metrics
     functions = {function.uid: function.name for function in await services.registry.list()}
     gauges.invocations.clear()
+    for name in functions.values():
+        # Told as 0 from the beginning: what appears at 1 is no change to those who look for one.
+        for phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.DEAD):
+            gauges.invocations.labels(name, phase.value).set(0)
     for uid, phases in (await services.ledger.counts()).items():
         if uid in functions:
             for phase, count in phases.items():

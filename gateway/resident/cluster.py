@@ -59,6 +59,7 @@ class ResidentApi:
         if found is not None and not _outdated(found, wanted):
             await self.scale(function, replicas, only_from=int(found["spec"].get("replicas", 0)))
             return
+        await self.key(function)
         await self.put_files(function)
         if found is None:
             await self._create(wanted)

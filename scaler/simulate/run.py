@@ -14,7 +14,7 @@ from scaler.simulate.chart import chart
 from scaler.simulate.options import SimulationOptions, jobs_of
 from scaler.simulate.ours import Penstock
 from scaler.simulate.report import Outcome, Report, outcome_of
-from scaler.simulate.worker import CluesRun, Worker
+from scaler.simulate.worker import CluesRun, Worker, seldom_collected
 from scaler.simulate.world import World
 
 #: After the last job, long enough for idle nodes to go.
@@ -32,6 +32,7 @@ def simulate_with_chart(options: SimulationOptions) -> tuple[Report, str]:
     """The report, and an SVG if the options ask for it (else "")."""
     jobs = jobs_of(options)
     with ExitStack() as stack:
+        stack.enter_context(seldom_collected())
         theirs: CluesRun | Worker
         # Started first, so that it runs beside the others.
         if len(jobs) >= PARALLEL_FROM and (os.cpu_count() or 1) > 1:

@@ -22,7 +22,7 @@ def routes(platform: Embedded) -> set[str]:
 
 
 async def test_every_route_is_documented_and_no_other(platform: Embedded) -> None:
-    text = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("api.md", "oscar-api.md"))
+    text = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("api.md", "oscar-api.md", "nodes-api.md"))
     documented = re.findall(r"^\| `((?:GET|HEAD|PUT|POST|DELETE) [^`\[]+)", text, re.MULTILINE)
     assert sorted(documented) == sorted(routes(platform))
 

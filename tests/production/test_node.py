@@ -34,7 +34,7 @@ async def platform(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 
 @pytest.fixture
 def bench(platform: Platform, request: pytest.FixtureRequest) -> Bench:
-    return Bench(platform, str(request.node.name).removeprefix("test_").replace("_", "-")[:45])
+    return Bench(platform, str(request.node.name).removeprefix("test_").replace("_", "-")[:28].strip("-"))
 
 
 async def test_success(bench: Bench) -> None:

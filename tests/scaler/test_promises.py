@@ -30,8 +30,10 @@ def carried() -> dict[str, list[str]]:
 def rows(letter: str) -> dict[str, list[str]]:
     """Cells of the table's rows, by number."""
     lines = [line for line in PAGE.splitlines() if re.match(rf"\| {letter}\d+ ", line)]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    found = {number: rest for number, *rest in cells}
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        number, *rest = [cell.strip() for cell in line.strip("|").split("|")]
+        found[number] = rest
     assert len(found) == len(lines), "a number stands twice"
     return found
 

@@ -142,7 +142,7 @@ class ProjectImage:
         pip = pip_of(job)
         job.run([*pip, "wheel", "--no-deps", "-w", wheels, context])
         (project,) = wheels.glob("*.whl")
-        wanted = f"penstock[kafka,kubernetes,s3] @ {project.as_uri()}"
+        wanted = f"penstock[kafka,kubernetes,oidc,s3] @ {project.as_uri()}"
         target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
         job.run([*pip, "download", *target, "-d", wheels, wanted])
 

@@ -88,7 +88,11 @@ class Reader:
     def lag(self) -> int:
         """Entries between what was read and the newest that the broker has told of."""
         behind = 0
-        for tp in self._tps if self._assigned else ():
+        # Asked of the consumer: between its start and its first seek it has no partitions yet.
+        assigned = self._consumer.assignment()
+        for tp in self._tps:
+            if tp not in assigned:
+                continue
             newest, at = self._consumer.highwater(tp), self.expected.get(tp.partition)
             behind += max(0, newest - at) if newest is not None and at is not None else 0
         return behind

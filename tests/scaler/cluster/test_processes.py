@@ -148,10 +148,11 @@ async def test_c5_c1_work_that_waits_in_kafka_brings_nodes_before_any_pod_and_ke
         async with stage.scaler(**settings) as scaler:
             await until("nodes come for what is queued", lambda: len(stage.watcher.nodes) == 3)
             assert stage.watcher.pods == {}, "no pod exists yet"
-            orders = scaler.actions("order_answered")
-            assert {one["reason"] for one in orders} == {"wake for 6 jobs queued for function detect"}
-            asked = len(scaler.actions("node_changed"))
-            await until("they are up", lambda: len(scaler.actions("node_changed")) >= max(asked, 3))
+            await until("it says why", lambda: len(scaler.actions("order_answered")) >= 3)
+            assert {one["reason"] for one in scaler.actions("order_answered")} == {
+                "wake for 6 jobs queued for function detect"
+            }
+            await until("they are up", lambda: len(scaler.actions("node_changed")) >= 3)
             decided = now_ms()
             await until("far longer than idle", lambda: now_ms() - decided > 6_000)
             assert len(stage.watcher.nodes) == 3, "work for them waits"
