@@ -134,7 +134,9 @@ class Installation:
                 await self.users(session)
 
     async def firing(self, alert: str) -> bool:
-        return bool(await self.bed.prometheus.query(f'ALERTS{{alertstate="firing", alertname="{alert}"}}'))
+        """Whether it fires or has fired: what happens once fires for no longer than its range."""
+        fired = f'max_over_time(ALERTS{{alertstate="firing", alertname="{alert}"}}[1h])'
+        return bool(await self.bed.prometheus.query(fired))
 
     async def fires(self, *names: str) -> None:
         for name in names:

@@ -203,6 +203,8 @@ class Platform:
         access = from_kubeconfig(self.bed.kubernetes.kubeconfig)
         self.api = KubernetesClient(access)
         self._stack.push_async_callback(self.api.close)
+        self._stack.push_async_callback(self.bed.minio.send_webhooks_to, None)
+        self._stack.push_async_callback(self._remove)
         await self._install()
         self.log = KafkaEventLog(KafkaSettings(servers=str(self.bed.kafka.address), prefix=f"{self.mark}."))
         self._stack.push_async_callback(self.log.close)
@@ -254,11 +256,12 @@ class Platform:
     async def close(self) -> None:
         for process in self.processes:
             await process.kill()
-        await self.bed.minio.send_webhooks_to(None)
+        await self._stack.aclose()
+
+    async def _remove(self) -> None:
         with contextlib.suppress(PenstockError):
             await self._remove_simulated_nodes()
             await self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
-        await self._stack.aclose()
 
     async def _remove_simulated_nodes(self) -> None:
         """Those named after this installation: a later one on the same bed wants its pods on the real node."""
