@@ -35,12 +35,15 @@ pytestmark = [pytest.mark.components, pytest.mark.slow]
 
 POOLS = """
 pools:
-  - {{name: {name}, driver: {name}, name_pattern: "{name}-{{n}}", max: 12, boot: {boot}, idle: {idle},
+  - {{name: {name}, driver: {name}, name_pattern: "{name}-{{n}}", max: 12, boot: 1s, idle: {idle},
      resources: {{cpu: 32, memory: 64Gi}}, labels: {{penstock.test/scaled: "yes"}},
-     taints: [{{key: penstock.test/scaler}}]}}
+     taints: {taints}}}
 drivers:
   {name}: {{type: kwok}}
 """
+
+
+TAINTS = "[{key: penstock.test/scaler}]"
 
 
 class Stage:
@@ -53,11 +56,11 @@ class Stage:
         self._lives = 0
 
     @asynccontextmanager
-    async def scaler(self, *, boot: str = "1s", idle: str = "2s", **settings: str) -> AsyncIterator[ScalerProcess]:
+    async def scaler(self, *, idle: str = "2s", taints: str = TAINTS, **settings: str) -> AsyncIterator[ScalerProcess]:
         self._lives += 1
         folder = self._folder / str(self._lives)
         folder.mkdir()
-        pools = POOLS.format(name=self.name, boot=boot, idle=idle)
+        pools = POOLS.format(name=self.name, idle=idle, taints=taints)
         async with scaler_process(self._config, folder, pools, namespace=self.name, settings=settings) as one:
             yield one
 
@@ -187,7 +190,8 @@ async def test_c20_people_switch_nodes_by_the_gateway_and_the_command_line(
     async with support.client() as client:
         namespace = await support.make_namespace(client, f"gateway-{secrets.token_hex(3)}", pods=True)
     (tmp_path / "gateway").mkdir()
-    async with stage.scaler(idle="600s") as scaler:
+    # A request has no tolerations.
+    async with stage.scaler(idle="600s", taints="[]") as scaler:
         await until("it leads", scaler.ready)
         place = Behind(tmp_path / "gateway", minio, kafka, kubernetes, namespace)
         place.scaler = scaler.address("listening")
