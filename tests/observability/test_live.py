@@ -120,8 +120,11 @@ class Installation:
         async with session.put(f"/v1/buckets/{self.bucket}/objects/load/web-{self._sent}", data=b"x" * 100) as answer:
             assert answer.status == 201, await answer.text()
         _, writer = await asyncio.open_connection(self.web.host, self.web.port)
-        await asyncio.sleep(1.5)
-        writer.close()
+        try:
+            await asyncio.sleep(1.5)
+        finally:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
     async def load(self) -> None:
         """Uploads until cancelled."""
