@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ def test_c1_c2_c3_c6_no_history_of_the_service_kills_work_or_exceeds_a_bound(
     asyncio.run(_history(Play(fleet), steps))
 
 
+@pytest.mark.slow
 @fleets
 async def test_c1_c2_c3_c6_nor_do_long_ones_and_all_of_them_recover(fleet: Fleet) -> None:
     rng = Random(11)

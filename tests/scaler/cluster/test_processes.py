@@ -218,7 +218,7 @@ async def test_c20_people_switch_nodes_by_the_gateway_and_the_command_line(
             assert (await ask("show", name))["state"] == "idle"
             assert (await ask("enable", name))["nodes"][0]["enabled"] is True
             code, said = await penstock(address, "node", "show", "nothing")
-            assert (code, "there is no node 'nothing'" in said) == (failures.NOT_FOUND, True)
+            assert (code, "there is no node nothing" in said) == (failures.NOT_FOUND, True)
             await ask("request", "--withdraw", made["id"])
             await ask("off", name)
             await until("the node is gone", lambda: name not in stage.watcher.nodes)
