@@ -6,6 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The parts of the suite share the machine, so how long one example takes says nothing.
+settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("penstock")
 
 #: Real servers, each started when the first test asks for it.
 pytest_plugins = ["tests.testbed.fixtures"]

@@ -1,4 +1,4 @@
-"""Runs the whole suite as `make test` does: several pytest processes side by side, each with a bed of its own.
+"""Runs the whole suite as `make test` does: two pytest processes side by side, each with a bed of its own.
 
     python -m tests.together [PYTEST OPTION...]
 
@@ -42,31 +42,35 @@ class Part(NamedTuple):
         return ["-m", self.marks, *paths, *(f"--ignore={HERE / folder}" for folder in self.apart)]
 
 
-PARTS = (
-    Part("fast", "not components"),
-    Part("installed", "components", INSTALLED),
-    Part("services", "components", SERVICES),
-    Part("servers", "components", apart=(*INSTALLED, *SERVICES)),
-)
+class Ended(NamedTuple):
+    """How a part ended: exit code and last line."""
+
+    code: int
+    line: str
 
 
-def run(parts: Sequence[Part], options: Sequence[str]) -> int:
-    """All parts at once; returns the exit code."""
+FAST = Part("fast", "not components")
+INSTALLS = Part("installed", "components", INSTALLED)
+RUNS = Part("services", "components", SERVICES)
+REST = Part("servers", "components", apart=(*INSTALLED, *SERVICES))
+#: Each lane runs its parts one after the other, beside the other lane.
+LANES = ((INSTALLS, REST), (FAST, RUNS))
+
+
+def run(lanes: Sequence[Sequence[Part]], options: Sequence[str]) -> int:
+    """All lanes at once; returns the exit code."""
     began = time.monotonic()
-    said: dict[str, list[str]] = {part.name: [] for part in parts}
-    running = [(part, _start(part, options)) for part in parts]
-    readers = [threading.Thread(target=_follow, args=(part, process, said[part.name])) for part, process in running]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join()
-    codes = [process.wait() for _, process in running]
-    last = [said[part.name][-1] if said[part.name] else "said nothing" for part in parts]
-    for part, line in zip(parts, last, strict=True):
-        say(f"{part.name:>9} : {line}")
-    say(f"==== {together(last)} in {time.monotonic() - began:.2f}s ====")
+    ended: dict[str, Ended] = {}
+    threads = [threading.Thread(target=_lane, args=(lane, options, ended)) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, (_, line) in ended.items():
+        say(f"{name:>9} : {line}")
+    say(f"==== {together([line for _, line in ended.values()])} in {time.monotonic() - began:.2f}s ====")
     # 5 = no test was selected, which is right for a part that the options leave out.
-    return next((code for code in codes if code not in {0, 5}), 0)
+    return next((code for code, _ in ended.values() if code not in {0, 5}), 0)
 
 
 def say(line: str) -> None:
@@ -83,20 +87,24 @@ def together(lines: Sequence[str]) -> str:
     return ", ".join(f"{total[word]} {word}" for word in _WORDS if total[word]) or "no tests ran"
 
 
-def _start(part: Part, options: Sequence[str]) -> subprocess.Popen[str]:
+def _lane(parts: Sequence[Part], options: Sequence[str], ended: dict[str, Ended]) -> None:
+    for part in parts:
+        ended[part.name] = _run(part, options)
+
+
+def _run(part: Part, options: Sequence[str]) -> Ended:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *part.words()]
-    return subprocess.Popen(words, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def _follow(part: Part, process: subprocess.Popen[str], said: list[str]) -> None:
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            text = line.rstrip()
-            if text:
-                said.append(text)
+    last = "said nothing"
+    with subprocess.Popen(
+        words, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text := line.rstrip():
+                last = text
                 say(f"{part.name:>9} | {text}")
+    return Ended(process.returncode, last)
 
 
 if __name__ == "__main__":
-    sys.exit(run(PARTS, sys.argv[1:]))
+    sys.exit(run(LANES, sys.argv[1:]))

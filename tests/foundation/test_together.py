@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.together import INSTALLED, PARTS, SERVICES, Part, run, together
+from tests.together import INSTALLED, LANES, SERVICES, Part, run, together
 
 
 def test_a_failure_in_one_part_fails_the_whole_and_all_are_counted(
@@ -17,7 +17,7 @@ def test_a_failure_in_one_part_fails_the_whole_and_all_are_counted(
         place = tmp_path / "tests" / folder
         place.mkdir(parents=True)
         (place / f"test_{folder}.py").write_text(text)
-    code = run([Part("one", "not x", ("good",)), Part("two", "not x", ("bad",))], ["-p", "no:asyncio"])
+    code = run([[Part("one", "not x", ("good",))], [Part("two", "not x", ("bad",))]], ["-p", "no:asyncio"])
     told = capsys.readouterr().out
     assert code == 1
     assert "==== 1 failed, 2 passed in " in told
@@ -31,10 +31,11 @@ def test_summaries_are_added_up() -> None:
 
 def test_the_parts_leave_no_folder_out_and_share_none() -> None:
     assert not set(INSTALLED) & set(SERVICES)
-    with_servers = [part for part in PARTS if part.marks == "components"]
+    parts = [part for lane in LANES for part in lane]
+    with_servers = [part for part in parts if part.marks == "components"]
     (rest,) = (part for part in with_servers if not part.folders)
     named = [folder for part in with_servers for folder in part.folders]
     assert sorted(named) == sorted(rest.apart) == sorted(set(named))
-    (fast,) = (part for part in PARTS if part.marks == "not components")
+    (fast,) = (part for part in parts if part.marks == "not components")
     assert not fast.folders
     assert not fast.apart
