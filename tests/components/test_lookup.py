@@ -89,7 +89,7 @@ def test_every_missing_thing_says_how_to_get_it_in_one_line(cache: Path, name: s
 
 def test_parts_name_artifacts_that_exist() -> None:
     for part in PARTS.values():
-        assert set(part.artifacts) <= {*ARTIFACTS, "project-image"}
+        assert set(part.artifacts) <= {*ARTIFACTS, *lookup.BUILT}
     for artifact in ARTIFACTS.values():
         assert set(artifact.needs) <= set(ARTIFACTS)
 
@@ -166,7 +166,7 @@ replace k8s.io/api => ./staging/src/k8s.io/api
 
 
 def test_every_usual_time_belongs_to_something() -> None:
-    known = {*ARTIFACTS, "project-image", "kubernetes-module"}
+    known = {*ARTIFACTS, *lookup.BUILT, "kubernetes-module"}
     assert set(versions.SECONDS) <= known
     built = {one.name for one in ARTIFACTS.values() if one.version}
     assert built <= set(versions.SECONDS)
