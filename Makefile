@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench lock clean testbed tools kind chart docs
+.PHONY: help demo test test-fast test-endurance lint format bench lock clean testbed tools kind chart docs
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ testbed: $(VENV)/.dev  ## find or build the real servers that the tests use
 
 test: lint tools testbed  ## everything, real components included
 	$(BIN)/python -m tests.together
+
+test-endurance: $(VENV)/.dev testbed  ## what `make test` shows in small, for longer: half an hour more
+	$(BIN)/python -m pytest -q -m endurance
 
 kind:  ## Penstock on a local cluster (kind, k3d, or ARGS='--cluster current --image ...')
 	@helm/kind/up.sh $(ARGS)

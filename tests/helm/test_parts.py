@@ -17,7 +17,7 @@ from tests.testbed.kube_api import ApiError
 from tests.testbed.network import Network
 from tests.testbed.node_images import Images
 
-pytestmark = [pytest.mark.components, pytest.mark.slow]
+pytestmark = [pytest.mark.components, pytest.mark.slow, pytest.mark.endurance]
 
 
 @pytest.fixture

@@ -136,6 +136,7 @@ async def test_some_hundred_requests_of_every_kind(fuzzed: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 async def test_ten_thousand_requests_of_every_kind(fuzzed: World) -> None:
     answered = await fuzz(fuzzed, 10_000, derandomize=False)
     _is_wide(answered)

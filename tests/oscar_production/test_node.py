@@ -18,7 +18,7 @@ from tests.testbed import versions
 from tests.testbed.bed import Bed
 from tests.testbed.images import BUSYBOX
 
-pytestmark = [pytest.mark.components, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.components, pytest.mark.slow, pytest.mark.endurance, pytest.mark.asyncio(loop_scope="module")]
 
 
 class Place(NamedTuple):

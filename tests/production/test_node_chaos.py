@@ -19,7 +19,7 @@ from tests.production.node import COPY, Bench, on_the_node
 from tests.production.platform import Json, Platform, eventually
 from tests.testbed.bed import Bed
 
-pytestmark = [pytest.mark.components, pytest.mark.slow]
+pytestmark = [pytest.mark.components, pytest.mark.slow, pytest.mark.endurance]
 
 IN_LISTS, SINGLE = 275, 25
 FAULTS = 16
