@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from penstock import tracing
 from penstock.errors import AlreadyExists, Closed, InvalidInput, NotFound
 from penstock.model import ErrorClass, JobPhase, JobStatus, Volume
+from penstock.model.objects import META_TRACE
 from penstock.ports import KeepsResults
 from tests.kubernetes.bench import kubernetes_bench, prepare_node
 from tests.process_runner.support import Bench, alive, collect, eventually, outputs_of, plan, process_bench
@@ -56,7 +58,9 @@ async def test_one_item_runs_and_its_output_carries_its_lineage(bench: Bench) ->
         "penstock-input": event.identity,
         "penstock-hops": "1",
         "penstock-sha256": output.sha256,
+        META_TRACE: info.metadata[META_TRACE],
     }
+    assert tracing.parsed(info.metadata[META_TRACE])
     assert 0 < result.staged_ms <= result.started_ms <= result.finished_ms <= result.published_ms
 
 
