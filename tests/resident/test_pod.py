@@ -205,7 +205,8 @@ async def test_on_term_it_finishes_what_it_has_and_then_lets_the_user_s_containe
             assert await hook.wait() == 0
         late = await asyncio.create_subprocess_exec("/bin/sh", "-c", f"read -r _ <{tmp_path}/slots/0/drained")
         async with asyncio.timeout(20):
-            assert await late.wait() == 0, "who asks later is not kept waiting"
+            # 1 = the end of the file instead of a word, when the sidecar was just about to close it.
+            assert await late.wait() in {0, 1}, "who asks later is not kept waiting"
         pod.term("user-0")
         assert await pod.ended("user-0") == 143
         assert await pod.ended("resident") == 0
