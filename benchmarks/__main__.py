@@ -19,7 +19,18 @@ from typing import Any
 from benchmarks.harness import Figure, verdict
 
 HERE = Path(__file__).parent
-NAMES = ("embedded", "crash", "dispatch", "batch", "sidecar", "scaler", "api", "footprint")
+NAMES = (
+    "embedded",
+    "crash",
+    "dispatch",
+    "latency",
+    "batch",
+    "sidecar",
+    "chaos",
+    "scaler",
+    "api",
+    "footprint",
+)
 INTRODUCTION = """# Results
 
 Written by `python -m benchmarks`; each figure by the command in its section, on the machine named there. The limit or
