@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.datadir import Credentials
 from penstock.errors import InvalidInput
+from penstock.rereading import Reread
 from penstock.settings_gateway import GatewayGroup
 
 USER = "oscar"
@@ -15,53 +16,34 @@ USER = "oscar"
 LEAST_LENGTH = 12
 
 
-class AdminFiles:
-    """Reads the files again whenever they change, so that the password is changed without a restart."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises InvalidInput: no password, or one that is too short."""
-        self._folder = folder
-        self._stamp: tuple[int, ...] = ()
-        self._known: Credentials | None = None
-        self()
-
-    def __call__(self) -> Credentials:
-        try:
-            stamp = self._stamp_now()
-            if self._known is None or stamp != self._stamp:
-                self._known, self._stamp = self._read(), stamp
-        except OSError as error:
-            if self._known is not None:
-                return self._known  # between two versions of a mounted Secret
-            raise InvalidInput(
-                f"the administrator's password cannot be read from {self._folder}: {error.strerror or error}",
-                where="gateway.credentials_dir",
-            ) from error
-        return self._known
-
-    def _stamp_now(self) -> tuple[int, ...]:
-        state = (self._folder / "password").stat()
-        return state.st_mtime_ns, state.st_ino, state.st_size
-
-    def _read(self) -> Credentials:
-        password = (self._folder / "password").read_text(encoding="utf-8").strip()
-        if len(password) < LEAST_LENGTH:
-            raise InvalidInput(
-                f"holds a password of fewer than {LEAST_LENGTH} characters; choose a longer one",
-                where=str(self._folder / "password"),
-            )
-        named = self._folder / "username"
-        user = named.read_text(encoding="utf-8").strip() if named.is_file() else ""
-        return Credentials(user or USER, password)
-
-
 def admin_of(settings: GatewayGroup) -> Callable[[], Credentials]:
-    """Raises InvalidInput."""
-    if settings.credentials_dir is None:
+    """The administrator's credential, read again whenever its files change, so that the password is changed without a
+    restart. Raises InvalidInput: no password, or one that is too short.
+    """
+    folder = settings.credentials_dir
+    if folder is None:
         raise InvalidInput(
             "is not set: name the folder with the administrator's `password`", where="gateway.credentials_dir"
         )
-    return AdminFiles(settings.credentials_dir)
+    try:
+        return Reread([folder / "password"], lambda: _read(folder))
+    except OSError as error:
+        raise InvalidInput(
+            f"the administrator's password cannot be read from {folder}: {error.strerror or error}",
+            where="gateway.credentials_dir",
+        ) from error
+
+
+def _read(folder: Path) -> Credentials:
+    password = (folder / "password").read_text(encoding="utf-8").strip()
+    if len(password) < LEAST_LENGTH:
+        raise InvalidInput(
+            f"holds a password of fewer than {LEAST_LENGTH} characters; choose a longer one",
+            where=str(folder / "password"),
+        )
+    named = folder / "username"
+    user = named.read_text(encoding="utf-8").strip() if named.is_file() else ""
+    return Credentials(user or USER, password)
 
 
 def tls_of(settings: GatewayGroup) -> ssl.SSLContext | None:

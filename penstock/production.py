@@ -17,6 +17,7 @@ from penstock.adapters.sqlite import SqliteEventLog
 from penstock.errors import AlreadyExists, InvalidInput, Unavailable
 from penstock.model import TOPIC_COMMANDS, TOPIC_DEAD, TOPIC_DEMAND, TOPIC_EVENTS, TOPIC_RECORDS
 from penstock.ports import EventLog
+from penstock.rereading import Reread
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,47 +60,27 @@ def s3_credentials(settings: Settings) -> Callable[[], Credentials]:
     from penstock.adapters.s3 import Credentials  # noqa: PLC0415 - an extra
 
     group = settings.s3
-    if group.credentials_dir is not None:
-        return _CredentialFiles(group.credentials_dir)
-    if not group.access_key or not group.secret_key.get_secret_value():
-        raise InvalidInput("gives no account of the object store: set it", where="s3.credentials_dir")
-    fixed = Credentials(group.access_key, group.secret_key.get_secret_value())
-    return lambda: fixed
+    if group.credentials_dir is None:
+        if not group.access_key or not group.secret_key.get_secret_value():
+            raise InvalidInput("gives no account of the object store: set it", where="s3.credentials_dir")
+        fixed = Credentials(group.access_key, group.secret_key.get_secret_value())
+        return lambda: fixed
+    access, secret, token = (group.credentials_dir / name for name in ("access_key", "secret_key", "session_token"))
+
+    def read() -> Credentials:
+        return Credentials(_word(access), _word(secret), (_word(token) if token.is_file() else "") or None)
+
+    try:
+        return Reread((access, secret), read)
+    except OSError as error:
+        raise InvalidInput(
+            f"the store account cannot be read from {group.credentials_dir}: {error.strerror or error}",
+            where="s3.credentials_dir",
+        ) from error
 
 
-class _CredentialFiles:
-    """Keys in files. A mounted Secret changes by renaming a folder, so the files' times tell."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._stamp: tuple[int, ...] = ()
-        self._known: Credentials | None = None
-        self()
-
-    def __call__(self) -> Credentials:
-        from penstock.adapters.s3 import Credentials  # noqa: PLC0415 - an extra
-
-        try:
-            names = ("access_key", "secret_key")
-            stamp = tuple(number for name in names for number in _stamp(self._folder / name))
-            if self._known is None or stamp != self._stamp:
-                access, secret = ((self._folder / name).read_text(encoding="utf-8").strip() for name in names)
-                token = self._folder / "session_token"
-                session = token.read_text(encoding="utf-8").strip() if token.is_file() else None
-                self._known, self._stamp = Credentials(access, secret, session or None), stamp
-        except OSError as error:
-            if self._known is not None:
-                return self._known  # between two versions of a mounted Secret
-            raise InvalidInput(
-                f"the store account cannot be read from {self._folder}: {error.strerror or error}",
-                where="s3.credentials_dir",
-            ) from error
-        return self._known
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_mtime_ns, state.st_ino
+def _word(file: Path) -> str:
+    return file.read_text(encoding="utf-8").strip()
 
 
 @asynccontextmanager
@@ -129,7 +110,7 @@ def kafka_settings(settings: Settings, *, writer: bool = False) -> KafkaSettings
     password = group.password.get_secret_value()
     if group.password_file is not None:
         try:
-            password = group.password_file.read_text(encoding="utf-8").strip()
+            password = _word(group.password_file)
         except OSError as error:
             raise InvalidInput(
                 f"the password cannot be read from {group.password_file}: {error.strerror or error}",

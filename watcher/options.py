@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 from collections.abc import Callable
-from pathlib import Path
 
 from penstock.errors import InvalidInput
 from penstock.probes import split_address
+from penstock.rereading import Reread
 from penstock.settings import Settings
 
 
@@ -42,34 +41,23 @@ def _loopback(host: str) -> bool:
 def webhook_token(settings: Settings) -> Callable[[], str]:
     """What the store has to send, read again whenever its file changes. Raises InvalidInput: it cannot be read."""
     notify = settings.notify
-    if notify.token_file is None:
+    if (file := notify.token_file) is None:
         fixed = notify.token.get_secret_value()
         return lambda: fixed
-    return _TokenFile(notify.token_file)
+    known = ""
 
+    def read() -> str:
+        # An empty file is one that is being written: without a token everybody would be let in.
+        nonlocal known
+        known = file.read_text(encoding="utf-8").strip() or known
+        return known
 
-class _TokenFile:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp = (0, 0)
-        self._known = ""
-        try:
-            self._read()
-        except OSError as error:
-            raise InvalidInput(
-                f"the token cannot be read from {path}: {error.strerror or error}", where="notify.token_file"
-            ) from error
-        if not self._known:
-            raise InvalidInput(f"the file {path} is empty: put the token into it", where="notify.token_file")
-
-    def __call__(self) -> str:
-        with contextlib.suppress(OSError):  # between two versions of a mounted Secret
-            self._read()
-        return self._known
-
-    def _read(self) -> None:
-        state = self._path.stat()
-        if (stamp := (state.st_mtime_ns, state.st_ino)) != self._stamp:
-            # An empty file is one that is being written: without a token everybody would be let in.
-            self._known = self._path.read_text(encoding="utf-8").strip() or self._known
-            self._stamp = stamp
+    try:
+        token = Reread([file], read)
+    except OSError as error:
+        raise InvalidInput(
+            f"the token cannot be read from {file}: {error.strerror or error}", where="notify.token_file"
+        ) from error
+    if not token():
+        raise InvalidInput(f"the file {file} is empty: put the token into it", where="notify.token_file")
+    return token

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin import AdminFiles, admin_of, tls_of
+from gateway.admin import admin_of, tls_of
 from gateway.pods import facts_of
 from gateway.remote import STALE_MS, DemandView, RemoteWork
 from penstock.adapters.sqlite import SqliteEventLog, SqliteLedger, SqliteRegistry
@@ -99,7 +99,7 @@ def test_nodes_and_pods() -> None:
 def test_the_password_is_read_again_when_its_file_changes(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("the first password\n")
-    admin = AdminFiles(tmp_path)
+    admin = admin_of(GatewayGroup(credentials_dir=tmp_path))
     assert (admin().user, admin().token) == ("oscar", "the first password")
     (tmp_path / "new").write_text("a second password")
     (tmp_path / "new").replace(file)
@@ -113,10 +113,10 @@ def test_passwords_and_certificates_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="credentials_dir"):
         admin_of(GatewayGroup())
     with pytest.raises(InvalidInput, match="cannot be read"):
-        AdminFiles(tmp_path)
+        admin_of(GatewayGroup(credentials_dir=tmp_path))
     (tmp_path / "password").write_text("short")
     with pytest.raises(InvalidInput, match="fewer than 12") as caught:
-        AdminFiles(tmp_path)
+        admin_of(GatewayGroup(credentials_dir=tmp_path))
     assert "short" not in caught.value.message.removeprefix(str(tmp_path))
     assert tls_of(GatewayGroup()) is None
     with pytest.raises(InvalidInput, match="belong together"):
