@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from dispatcher.kubernetes.client import SELECTOR
+from dispatcher.kubernetes.logs import written
 from dispatcher.kubernetes.manifest import LABEL_JOB, NOTE_ITEMS, USER, decode_items
 from gateway.cluster import ClusterFacts, NodeFacts
 from penstock.adapters.kubernetes.client import KubernetesClient
-from penstock.errors import Forbidden, InvalidInput, NotFound
+from penstock.errors import Forbidden, NotFound
 from penstock.quantity import cpu_millis, memory_bytes
 
 _POLL_S = 0.5
@@ -39,15 +40,8 @@ class PodLogs:
         if not pod:
             return
         params = {"container": USER} | ({"follow": "true"} if follow else {})
-        skip = offset
-        try:
-            async with self._client.stream(f"{self._pods}/{pod}/log", params, silence_s=0) as chunks:
-                async for chunk in chunks:
-                    if len(chunk) > skip:
-                        yield chunk[skip:]
-                    skip = max(0, skip - len(chunk))
-        except (NotFound, InvalidInput):
-            return  # the pod went away, or its container never started: nothing was written
+        async for chunk in written(self._client.stream(f"{self._pods}/{pod}/log", params, silence_s=0), offset):
+            yield chunk
 
     async def _started(self, name: str, invocation: str, *, wait: bool) -> str:
         """The pod's name once the script's container has started; "" = it has not, or never will."""

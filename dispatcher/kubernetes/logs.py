@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from dispatcher.kubernetes.archive import archived_log
 from dispatcher.kubernetes.board import Board
@@ -17,6 +18,21 @@ from penstock.errors import InvalidInput, NotFound
 from penstock.ports import ObjectStore
 
 _POLL_S = 0.25
+
+
+async def written(log: AbstractAsyncContextManager[AsyncIterator[bytes]], offset: int) -> AsyncIterator[bytes]:
+    """A container's output from a byte offset. Nothing when the pod went away, or its container never started. Raises
+    Unavailable.
+    """
+    skip = offset
+    try:
+        async with log as chunks:
+            async for chunk in chunks:
+                if len(chunk) > skip:
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
+    except (NotFound, InvalidInput):
+        return
 
 
 class LogReader:
@@ -50,15 +66,8 @@ class LogReader:
         pod = await self._started(entry, wait=follow)
         if not pod:
             return
-        skip = offset
-        try:
-            async with self._api.log(pod, USER, follow=follow) as chunks:
-                async for chunk in chunks:
-                    if len(chunk) > skip:
-                        yield chunk[skip:]
-                    skip = max(0, skip - len(chunk))
-        except (NotFound, InvalidInput):
-            return  # the pod went away, or its container never started: nothing was written
+        async for chunk in written(self._api.log(pod, USER, follow=follow), offset):
+            yield chunk
 
     async def _started(self, entry: Entry, *, wait: bool) -> str:
         """The name of its pod once the script's container has started; "" = it has not, or never will."""

@@ -93,7 +93,6 @@ class Job:
         "phase",
         "plan",
         "reason",
-        "same_boot",
         "scripts_done",
         "started",
     )
@@ -111,8 +110,6 @@ class Job:
         self.current: Item | None = None
         self.lane: Lane | None = None
         self.family: Family | None = None
-        #: The machine was not restarted since it was made.
-        self.same_boot = True
         #: Monotonic time of its start; -inf = in an earlier life.
         self.started = 0.0
         self.driver: asyncio.Task[None] | None = None

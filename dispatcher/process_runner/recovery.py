@@ -16,12 +16,15 @@ from dispatcher.process_runner.job import Item, Job, State
 from dispatcher.process_runner.layout import JobFolder, remove_tree
 from penstock.model import ItemResult, JobPhase
 
+#: Process number, start time, name of its FIFO.
+Launcher = tuple[int, int, str]
 
-def find(workdir: str, boot: str, node: str) -> list[tuple[Job, tuple[int, int, str] | None]]:
-    """Every Job on disk, and the launcher that lives for it (pid, start time, FIFO). A Job that is `over` needs nothing
+
+def find(workdir: str, boot: str, node: str) -> list[tuple[Job, Launcher | None]]:
+    """Every Job on disk, and the launcher that lives for it. A Job that is `over` needs nothing
     more. Removes what was half made or half removed. Raises OSError.
     """
-    jobs: list[Job] = []
+    jobs: list[tuple[Job, bool]] = []
     for name in sorted(os.listdir(workdir)):
         path = f"{workdir}/{name}"
         if name.startswith(".") or not os.path.isdir(path):
@@ -31,28 +34,26 @@ def find(workdir: str, boot: str, node: str) -> list[tuple[Job, tuple[int, int, 
         if saved is None or saved.plan.name != name:
             remove_tree(path)
             continue
-        job = Job(saved.plan, folder, node)
-        job.same_boot = bool(boot) and saved.boot == boot
-        jobs.append(job)
-    owners = _owners(jobs)
-    return [(job, _look(job, owners.get(job.plan.name))) for job in jobs]
+        jobs.append((Job(saved.plan, folder, node), bool(boot) and saved.boot == boot))
+    owners = _owners([job for job, same_boot in jobs if same_boot])
+    return [(job, _look(job, owners.get(job.plan.name), same_boot=same_boot)) for job, same_boot in jobs]
 
 
-def _owners(jobs: list[Job]) -> dict[str, tuple[int, int, str]]:
-    """Which Job each launcher served last. It went on to the next Job while one was still being published, and that
-    one's processes are not the earlier Job's to kill.
+def _owners(jobs: list[Job]) -> dict[str, Launcher]:
+    """Which Job of this run of the machine each launcher served last. It went on to the next Job while one was still
+    being published, and that one's processes are not the earlier Job's to kill.
     """
-    last: dict[tuple[int, int, str], tuple[bool, int, str]] = {}
+    last: dict[Launcher, tuple[bool, int, str]] = {}
     for job in jobs:
         launcher = job.folder.launcher()
-        if launcher is not None and job.same_boot:
+        if launcher is not None:
             busy = any(item.folder.code() is None for item in job.items)
             mine = (busy, job.folder.launcher_ns(), job.plan.name)
             last[launcher] = max(last.get(launcher, mine), mine)
     return {name: launcher for launcher, (_, _, name) in last.items()}
 
 
-def _look(job: Job, launcher: tuple[int, int, str] | None) -> tuple[int, int, str] | None:
+def _look(job: Job, launcher: Launcher | None, *, same_boot: bool) -> Launcher | None:
     job.started = float("-inf")  # its processes may be of any age
     results, intents = job.folder.notes()
     for item in job.items:
@@ -68,7 +69,7 @@ def _look(job: Job, launcher: tuple[int, int, str] | None) -> tuple[int, int, st
             processes.kill_all(job.family)
         job.phase = JobPhase.FINISHED
         return None
-    if not job.same_boot:
+    if not same_boot:
         job.phase, job.reason = JobPhase.LOST, "the machine was restarted while it was running"
         return None
     living = launcher if launcher is not None and processes.alive(launcher[0], launcher[1]) else None

@@ -120,6 +120,11 @@ async def cancel(request: web.Request) -> web.Response:
     record = await found(services, request[CALLER], request.match_info["id"])
     if record.phase.final:
         raise Conflict(f"invocation {record.id} has ended already: {record.phase.value}")
+    command = await order_cancel(services, record, request[CALLER].user)
+    return wire.json_answer({"command": command.id}, status=202)
+
+
+async def order_cancel(services: Services, record: Record, user: str) -> Command:
     command = Command(
         id=secrets.token_hex(16),
         kind=CommandKind.CANCEL,
@@ -127,10 +132,10 @@ async def cancel(request: web.Request) -> web.Response:
         function=record.function,
         function_uid=record.function_uid,
         invocation=record.id,
-        user=request[CALLER].user,
+        user=user,
     )
     await order(services, command)
-    return wire.json_answer({"command": command.id}, status=202)
+    return command
 
 
 async def order(services: Services, command: Command) -> None:

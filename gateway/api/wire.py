@@ -20,6 +20,7 @@ from aiohttp import web
 
 from gateway.api.context import SERVICES
 from penstock.client_errors import TooLarge
+from penstock.codec import decode_body
 from penstock.errors import InvalidInput, PenstockError, Unavailable
 
 log = structlog.get_logger("gateway.api")
@@ -78,12 +79,7 @@ async def read_document(request: web.Request, kind: type[T], *, optional: bool =
     body = await read_body(request, request.app[SERVICES].settings.http.max_document_bytes, what="the document")
     if optional and not body.strip():
         body = b"{}"
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(str(error), where="request body") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"this is not JSON: {error}", where="request body") from error
+    return decode_body(body, kind)
 
 
 async def stream(

@@ -5,7 +5,6 @@ A job is an invocation. Whoever may not change the service sees and removes only
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -14,7 +13,7 @@ from aiohttp import web
 from gateway.access import Caller, may_change, owns_work
 from gateway.api import wire
 from gateway.api.context import CALLER, SERVICES, Services
-from gateway.api.invocations import order
+from gateway.api.invocations import order_cancel
 from gateway.api.logs import output
 from gateway.api.owned import page_of, sender
 from gateway.oscar import bodies
@@ -22,7 +21,7 @@ from gateway.oscar.removed import EVERYBODY, Removed, RemovedJobs, Sweep, whose
 from gateway.oscar.services import visible
 from penstock.clock import now_ms
 from penstock.errors import InvalidInput, NotFound
-from penstock.model import SYSTEM_BUCKET, Command, CommandKind, Function, Phase, Record
+from penstock.model import SYSTEM_BUCKET, Function, Phase, Record
 from penstock.model.objects import log_key
 from penstock.ports import RecordQuery
 
@@ -127,7 +126,7 @@ async def remove_all(request: web.Request) -> web.Response:
     if everything:
         async for record in _open(services, function):
             if owns_work(caller, function, sender(record)):
-                await _cancel(services, caller, record)
+                await order_cancel(services, record, caller.user)
                 await RemovedJobs(services.store).hide(function, record.id)
     # The moment is taken last: what ended while the open ones were read has ended by now.
     sweep = Sweep(now_ms(), not everything, EVERYBODY if own else whose(caller.uid))
@@ -197,24 +196,11 @@ async def remove(request: web.Request) -> web.Response:
     function = await visible(request)
     record = await _job(request, function)
     if not record.phase.final:
-        await _cancel(services, caller, record)
+        await order_cancel(services, record, caller.user)
     await RemovedJobs(services.store).hide(function, record.id)
     for attempt in range(1, record.attempt + 1):
         await services.store.delete(SYSTEM_BUCKET, log_key(record.id, attempt))
     return web.Response(status=204)
-
-
-async def _cancel(services: Services, caller: Caller, record: Record) -> None:
-    command = Command(
-        id=secrets.token_hex(16),
-        kind=CommandKind.CANCEL,
-        time_ms=now_ms(),
-        function=record.function,
-        function_uid=record.function_uid,
-        invocation=record.id,
-        user=caller.user,
-    )
-    await order(services, command)
 
 
 async def _job(request: web.Request, function: Function) -> Record:

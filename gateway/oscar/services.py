@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from gateway.access import may_change, may_see
@@ -14,6 +13,7 @@ from gateway.api import wire
 from gateway.api.context import CALLER, SERVICES, Services
 from gateway.api.functions import deployer
 from gateway.oscar import shown
+from penstock.codec import decode_body
 from penstock.errors import AlreadyExists, Forbidden, InvalidInput, NotFound
 from penstock.model import Function, Phase
 
@@ -124,10 +124,7 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     """A JSON object, whatever the body's label. Raises InvalidInput, TooLarge."""
     limit = request.app[SERVICES].settings.http.max_document_bytes
     data = await wire.read_body(request, limit, what="the document")
-    try:
-        body = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"this is not JSON: {error}", where="request body") from error
+    body = decode_body(data, object)
     if not isinstance(body, dict):
         raise InvalidInput(f"a JSON object is needed, not {type(body).__name__}", where="request body")
     return body

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from penstock.codec import decode_body
 from penstock.errors import InvalidInput, PenstockError
 from scaler.control import Control, NodeInfo
 from scaler.interface.answers import (
@@ -174,13 +175,7 @@ def _json(value: object, *, status: int = 200, headers: Mapping[str, str] | None
 
 
 async def _document(request: web.Request, kind: type[T]) -> T:
-    body = await read_body(request)
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(str(error), where="request body") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"this is not JSON: {error}", where="request body") from error
+    return decode_body(await read_body(request), kind)
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

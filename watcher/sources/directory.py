@@ -192,7 +192,7 @@ class DirectorySource:
     def _patience(self) -> float | None:
         if self._closing:
             return _MOMENT_S
-        moments = [moment for moment in (next(iter(self._later.values()), None),) if moment is not None]
+        moments = [next(iter(self._later.values()))] if self._later else []  # the first is due first
         if self._pollers:
             moments.append(self._poll_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
