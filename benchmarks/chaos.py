@@ -9,13 +9,12 @@ counted).
 from __future__ import annotations
 
 import asyncio
-import random
 import tempfile
 from pathlib import Path
 
 from benchmarks.harness import Report, main
-from tests.production.chaos import JobCounter, all_faults, kinds, storm, upload, verdict
-from tests.production.platform import eventually, installed, resource
+from tests.production.chaos import trial
+from tests.production.platform import installed
 from tests.testbed.bed import Bed
 
 
@@ -27,40 +26,15 @@ async def _run(report: Report) -> None:
             bed.kubernetes.options.fast_controllers = True
             async with installed(bed, Path(name), real=False) as platform:
                 await bed.kwok.add_nodes(20, prefix=platform.mark)
-                await platform.start("dispatcher")
-                bucket = f"in-{platform.mark}"
-                spec = {
-                    "image": "any",
-                    "script": "true",
-                    "inputs": [{"bucket": bucket}],
-                    "batch": {"mode": "list", "max_items": 25, "linger_s": 0.5},
-                }
-                await platform.apply(resource("storm", spec))
-
-                async def ready() -> bool:
-                    return bool((await platform.function("storm")).get("status", {}).get("state") == "Ready")
-
-                await eventually("the function is ready", ready)
-                keys = [f"{number % 20}/{number:06d}" for number in range(uploads)]
-                counter = JobCounter(platform)
-                counting = asyncio.create_task(counter.run(), name="job counter")
-                seed = random.randrange(2**32)
-                try:
-                    uploading = asyncio.create_task(upload(platform, bucket, keys, pause_s=0.05), name="uploads")
-                    done = await storm(all_faults(platform), count=faults, seed=seed)
-                    failures = await uploading
-                    await platform.ended(bucket, keys, seconds=1800)
-                    count = await verdict(platform, bucket, keys, len(done), counter)
-                finally:
-                    counting.cancel()
-                    await asyncio.gather(counting, return_exceptions=True)
-    report.note(f"seed {seed}: {kinds(done)}; {failures} uploads failed and were tried again")
+                done = await trial(platform, uploads=uploads, faults=faults, per_job=25, pause_s=0.05, patience_s=1800)
+                attempts = sum(record.attempt - 1 for record in platform.history.of(done.bucket).values())
+    count = done.counted
+    report.note(f"{done.told}; {done.failed_uploads} uploads failed and were tried again")
     report.add("uploads", count.uploads, beside=f"{count.listed} listed, {count.succeeded} succeeded")
     report.add("faults", count.faults)
     report.add("lost", len(count.lost), target="= 0", beside="keys without a success")
     report.add("double_successes", len(count.double), target="= 0")
     report.add("extra_jobs", count.extra_jobs, target="= 0", beside=f"{count.jobs} Jobs seen")
-    attempts = sum(record.attempt - 1 for record in platform.history.of(bucket).values())
     report.add("extra_runs", attempts, beside="further attempts after platform errors")
 
 

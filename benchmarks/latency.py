@@ -71,13 +71,6 @@ async def _measure(platform: Platform, watch: JobWatch, bucket: str, name: str, 
     return taken
 
 
-async def _ready(platform: Platform, name: str) -> None:
-    async def check() -> bool:
-        return bool((await platform.function(name)).get("status", {}).get("state") in {"Ready", "Waiting"})
-
-    await eventually(f"{name} is ready", check)
-
-
 async def _pile_up(platform: Platform, bucket: str, count: int) -> None:
     """Put so many events of a function into the log, as the watcher does, and wait until they are queued."""
     log: KafkaEventLog = platform.log
@@ -109,7 +102,7 @@ async def _run(report: Report) -> None:
                 fast, slow = f"fast-{platform.mark}", f"piles-{platform.mark}"
                 spec = {"image": "any", "script": "true"}
                 await platform.apply(resource("quick", {**spec, "inputs": [{"bucket": fast}]}))
-                await _ready(platform, "quick")
+                await platform.ready("quick", states=("Ready", "Waiting"))
                 watch = JobWatch(platform)
                 task = asyncio.create_task(watch.run(), name="job watch")
                 try:
@@ -118,7 +111,7 @@ async def _run(report: Report) -> None:
                     idle = await _measure(platform, watch, fast, "idle", uploads)
                     limits = {"limits": {"concurrency": 1}}
                     await platform.apply(resource("piles", {**spec, **limits, "inputs": [{"bucket": slow}]}))
-                    await _ready(platform, "piles")
+                    await platform.ready("piles", states=("Ready", "Waiting"))
                     await _pile_up(platform, slow, piled)
                     behind = await _measure(platform, watch, fast, "behind", uploads)
                 finally:

@@ -96,7 +96,7 @@ class Installation:
         for process in self.platform.processes:
             self.scrape(process)
         await self.platform.apply(self._function("load"))
-        await eventually("the function is ready", self._ready)
+        await self.platform.ready("load")
 
     def scrape(self, process: Process, name: str = "") -> None:
         self.bed.prometheus.scrape(name or process.module, process.probes)
@@ -104,9 +104,6 @@ class Installation:
     def _function(self, name: str, **changes: Any) -> dict[str, Any]:
         spec = {"image": "any", "script": "true", "inputs": [{"bucket": self.bucket, "folder": name}], **changes}
         return resource(name, spec)
-
-    async def _ready(self) -> bool:
-        return bool((await self.platform.function("load")).get("status", {}).get("state") == "Ready")
 
     async def deploy(self, name: str, **changes: Any) -> None:
         await self.platform.apply(self._function(name, **changes))

@@ -21,7 +21,7 @@ from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
 from penstock.model import Phase
-from tests.production.platform import Platform, Process
+from tests.production.platform import Platform, Process, resource
 from tests.testbed.component import Component
 from tests.testbed.links import Cut
 
@@ -200,6 +200,45 @@ async def verdict(platform: Platform, bucket: str, keys: Sequence[str], faults: 
         extra_jobs=jobs.extra,
         jobs=jobs.jobs,
     )
+
+
+class Trial(NamedTuple):
+    counted: Count
+    #: The seed and the faults, to be told when something is wrong.
+    told: str
+    failed_uploads: int
+    #: Where the records are.
+    bucket: str
+
+
+async def trial(
+    platform: Platform, *, uploads: int, faults: int, per_job: int, pause_s: float, patience_s: float
+) -> Trial:
+    """Upload so many objects to a function of lists while so many faults come, wait for all ends, and count."""
+    await platform.start("dispatcher")  # a standby
+    bucket = f"in-{platform.mark}"
+    spec = {
+        "image": "any",
+        "script": "true",
+        "inputs": [{"bucket": bucket}],
+        "batch": {"mode": "list", "max_items": per_job, "linger_s": 0.5},
+    }
+    await platform.apply(resource("storm", spec))
+    await platform.ready("storm")
+    keys = [f"{number % 20}/{number:06d}" for number in range(uploads)]
+    counter = JobCounter(platform)
+    counting = asyncio.create_task(counter.run(), name="job counter")
+    seed = random.randrange(2**32)
+    try:
+        uploading = asyncio.create_task(upload(platform, bucket, keys, pause_s=pause_s), name="uploads")
+        done = await storm(all_faults(platform), count=faults, seed=seed)
+        failures = await uploading
+        await platform.ended(bucket, keys, seconds=patience_s)
+        count = await verdict(platform, bucket, keys, len(done), counter)
+    finally:
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+    return Trial(count, f"seed {seed}: {kinds(done)}", failures, bucket)
 
 
 def kinds(names: Sequence[str]) -> str:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import yaml
 from minio import Minio as MinioClient
 
@@ -289,6 +288,18 @@ class Platform:
         found = await self.api.get(f"/apis/penstock.dev/v1/namespaces/{self.namespace}/functions/{name}")
         return dict(found)
 
+    async def state(self, name: str) -> str:
+        """What `kubectl get functions` shows as its state; "" = nothing yet."""
+        return str((await self.function(name)).get("status", {}).get("state", ""))
+
+    async def ready(self, name: str, *, states: Collection[str] = ("Ready",)) -> None:
+        """Until the function is in one of these states."""
+
+        async def check() -> bool:
+            return await self.state(name) in states
+
+        await eventually(f"the function {name} is {' or '.join(states)}", check)
+
     async def put(self, bucket: str, key: str, data: bytes = b"x") -> None:
         """An upload by a stock S3 client."""
         await asyncio.to_thread(self.s3.put_object, bucket, key, io.BytesIO(data), len(data))
@@ -364,7 +375,3 @@ async def installed(
 def resource(name: str, spec: Mapping[str, Any]) -> Json:
     """A Function as its user writes it for kubectl."""
     return {"metadata": {"name": name}, "spec": dict(spec)}
-
-
-def canonical(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")

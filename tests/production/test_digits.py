@@ -23,7 +23,7 @@ from PIL import Image
 from penstock.fdl import parse_document
 from penstock.model import Function, Phase
 from tests.production.node import kubectl, on_the_node
-from tests.production.platform import Json, Platform, eventually
+from tests.production.platform import Json, Platform
 from tests.testbed.bed import Bed
 from tests.testbed.paths import REPOSITORY
 
@@ -87,12 +87,9 @@ async def test_pictures_become_predictions_and_a_chart(
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents()})
     assert (await kubectl(platform, "apply", "-f-", text=text)).count("created") == 2
 
-    async def ready() -> bool:
-        states = [(await platform.function(name)).get("status", {}).get("state") for name in names]
-        return states == ["Ready", "Ready"]
-
     names = ("digits-classify", "digits-chart")
-    await eventually("both functions are ready", ready)
+    for name in names:
+        await platform.ready(name)
     files = pictures(tmp_path)
     for file in files:
         await platform.put("digits", f"in/{file.name}", file.read_bytes())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.model import Phase
-from tests.production.platform import Platform, eventually, installed, resource
+from tests.production.platform import eventually, installed, resource
 from tests.testbed.bed import Bed
 
 pytestmark = [pytest.mark.components, pytest.mark.slow]
@@ -19,7 +19,7 @@ async def test_uploads_become_jobs_and_each_succeeds_once(bed: Bed, tmp_path: Pa
         bucket = f"in-{platform.mark}"
         await platform.apply(resource("first", {"image": "any", "script": "true", "inputs": [{"bucket": bucket}]}))
         # The bucket is made by the platform, since nobody else has made it.
-        await eventually("the function is ready", lambda: ready(platform, "first"))
+        await platform.ready("first")
         keys = [f"a/{number}" for number in range(20)]
         for key in keys:
             await platform.put(bucket, key)
@@ -31,7 +31,3 @@ async def test_uploads_become_jobs_and_each_succeeds_once(bed: Bed, tmp_path: Pa
             return bool((await platform.function("first")).get("status", {}).get("succeeded") == len(keys))
 
         await eventually("kubectl get functions shows it", shown)
-
-
-async def ready(platform: Platform, name: str) -> bool:
-    return bool((await platform.function(name)).get("status", {}).get("state") == "Ready")
