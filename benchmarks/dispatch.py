@@ -28,7 +28,6 @@ from dispatcher.kubernetes import KubernetesSettings
 from dispatcher.kubernetes.configuration import runner_settings
 from dispatcher.kubernetes.template import JobTemplate
 from penstock.adapters.kubernetes import KubernetesClient
-from penstock.adapters.kubernetes.access import tls
 from penstock.model import Function, Resources
 from penstock.settings import Settings
 from tests.dispatcher_service.support import Program, Stage
@@ -76,29 +75,16 @@ async def raw_rate(api: KubernetesClient, namespace: str, count: int) -> float:
     shared = plan(resources=Resources())
     template = JobTemplate(shared, _settings(namespace))
     bodies = [template.render(cluster.numbered(shared, number)).body for number in range(count)]
-    access = api.access
-    headers = {"Authorization": f"Bearer {access.token}", "Content-Type": "application/json"}
     path = cluster.jobs_path(namespace)
-    connector = aiohttp.TCPConnector(ssl=tls(access), limit=0)
-    async with aiohttp.ClientSession(access.server, connector=connector, headers=headers) as session:
+    async with cluster.bare_posts(api.access, path) as post:
 
         async def lane() -> None:
             while bodies:
-                async with session.post(path, data=bodies.pop()) as response:
-                    assert response.status == 201, await response.text()
-                    await response.read()
+                await post(bodies.pop())
 
-        async def drain() -> None:
-            async with session.get(path, params={"watch": "true"}, timeout=aiohttp.ClientTimeout()) as response:
-                async for _ in response.content.iter_any():
-                    pass
-
-        watch = asyncio.create_task(drain())
         begun = time.monotonic()
         await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
         rate = count / (time.monotonic() - begun)
-        watch.cancel()
-        await asyncio.wait({watch})
     await api.request("DELETE", path, params={"propagationPolicy": "Background"})
     return rate
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gateway.children import end
 from gateway.cli.failures import WorkFailed
 
 #: Seconds. A start takes about one; a loaded machine may need ten times as long.
@@ -75,14 +74,5 @@ class Server:
         raise WorkFailed(f"the server did not come up: {lines[-1] if lines else f'exit code {process.returncode}'}")
 
     async def _stop(self) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if self._process is not None:
+            await end(self._process, grace_s=STOP_S)

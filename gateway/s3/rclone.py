@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import aiohttp
 import structlog
 
+from gateway.children import end
 from gateway.s3.access import S3Access
 from penstock.adapters.directory.names import HIDDEN_FOLDER, UPLOAD_PREFIXES
 from penstock.adapters.s3 import sigv4
@@ -153,7 +153,7 @@ class Rclone:
             return True
         finally:
             self.pid = None
-            await _end(process)
+            await end(process, grace_s=STOP_S)
             await asyncio.gather(listening, ended)
 
     async def _start(self) -> asyncio.subprocess.Process:
@@ -225,22 +225,3 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
         for line in whole:
             yield line.decode("utf-8", "replace")
         rest = rest[-64 * 1024 :]
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask it to go, and see that it does."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-    finally:
-        if process.returncode is None:  # cancelled once more meanwhile
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()

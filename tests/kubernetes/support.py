@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import yaml
 
 from dispatcher.kubernetes import KubernetesRunner, KubernetesSettings, PodResults, ResultSource
 from penstock.adapters.kubernetes import Access, ClientSettings, KubernetesClient, KubernetesRegistry, from_kubeconfig
+from penstock.adapters.kubernetes.access import tls
 from penstock.adapters.kubernetes.trouble import NamespaceMissing
 from penstock.errors import AlreadyExists, NotFound
 from penstock.model import JobPhase, JobPlan, JobStatus
@@ -85,6 +87,31 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def bare_posts(server: Access, path: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """Posts bodies as they are, with an open watch that nobody decodes: the API server's own speed."""
+    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(ssl=tls(server), limit=0)
+    async with aiohttp.ClientSession(server.server, connector=connector, headers=headers) as session:
+
+        async def post(body: bytes) -> None:
+            async with session.post(path, data=body) as response:
+                assert response.status == 201, await response.text()
+                await response.read()
+
+        async def drain() -> None:
+            async with session.get(path, params={"watch": "true"}, timeout=aiohttp.ClientTimeout()) as response:
+                async for _ in response.content.iter_any():
+                    pass
+
+        watch = asyncio.create_task(drain())
+        try:
+            yield post
+        finally:
+            watch.cancel()
+            await asyncio.wait({watch})
 
 
 @contextlib.asynccontextmanager

@@ -12,13 +12,11 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-import aiohttp
 import pytest
 
 from dispatcher.kubernetes import KubernetesSettings
 from dispatcher.kubernetes.template import JobTemplate
 from penstock.adapters.kubernetes import KubernetesClient
-from penstock.adapters.kubernetes.access import tls
 from penstock.model import JobPlan
 from tests.kubernetes import support
 from tests.kubernetes.plans import plan
@@ -49,27 +47,13 @@ async def all_of(work: Sequence[JobPlan], submit: Callable[[JobPlan], Awaitable[
 async def bare(namespace: str) -> AsyncIterator[Callable[[JobPlan], Awaitable[None]]]:
     """Posts the bodies as they are, and reads a watch without looking at it."""
     template = JobTemplate(plan(), KubernetesSettings(namespace=namespace))
-    access = support.access()
-    headers = {"Authorization": f"Bearer {access.token}", "Content-Type": "application/json"}
-    path = support.jobs_path(namespace)
-    connector = aiohttp.TCPConnector(ssl=tls(access), limit=0)
-    async with aiohttp.ClientSession(access.server, connector=connector, headers=headers) as session:
+    bodies = {made.name: template.render(made).body for made in work()}
+    async with support.bare_posts(support.access(), support.jobs_path(namespace)) as post:
 
         async def submit(made: JobPlan) -> None:
-            async with session.post(path, data=bodies[made.name]) as response:
-                assert response.status == 201, await response.text()
-                await response.read()
+            await post(bodies[made.name])
 
-        async def drain() -> None:
-            async with session.get(path, params={"watch": "true"}, timeout=aiohttp.ClientTimeout()) as response:
-                async for _ in response.content.iter_any():
-                    pass
-
-        bodies = {made.name: template.render(made).body for made in work()}
-        watch = asyncio.create_task(drain())
         yield submit
-        watch.cancel()
-        await asyncio.wait({watch})
     await asyncio.sleep(0.25)  # TLS connections of a bare session close behind its back
 
 
