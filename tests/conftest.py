@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A shell that starts us in the background has us ignore SIGINT, and programs that we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The parts of the suite share the machine, so how long one example takes says nothing.
 settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
