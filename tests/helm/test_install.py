@@ -203,7 +203,9 @@ async def what_is_left(release: Release, api: KubeApi) -> None:
     left = await names(release, release.namespace)
     assert left["persistentvolumeclaims"] == {"data-p-penstock-minio-0"}
     assert left["secrets"] == {"p-penstock-admin", "p-penstock-s3", "p-penstock-webhook"}
-    assert set(left) == {"persistentvolumeclaims", "secrets"}
+    # Of `helm test`, whose log is read after it has ended.
+    assert left["pods"] == {"p-penstock-test"}
+    assert set(left) == {"persistentvolumeclaims", "secrets", "pods"}
     functions = (await api.get(f"/apis/penstock.dev/v1/namespaces/{FUNCTIONS}/functions"))["items"]
     assert {one["metadata"]["name"] for one in functions} >= {"digits-classify", "digits-chart", "load"}
 
@@ -217,3 +219,5 @@ async def test_the_edge_is_one_pod_that_does_it_all(edge: Release) -> None:
         await edge.uninstall()
         left = await names(edge, edge.namespace)
         assert left["persistentvolumeclaims"] == {"data-p-penstock-minio-0", "state-p-penstock-edge-0"}
+        assert left["pods"] == {"p-penstock-test"}
+        assert set(left) == {"persistentvolumeclaims", "secrets", "pods"}
