@@ -120,4 +120,7 @@ class FunctionTable:
         return self._registry.watch()
 
     async def close(self) -> None:
-        """The registry below belongs to whoever opened it."""
+        """Close the registry below, which ends `run`; reads are refused by it from then on."""
+        self._synced = False
+        self._functions.clear()
+        await self._registry.close()

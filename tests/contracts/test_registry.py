@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from gateway.table import FunctionTable
 from penstock.adapters.sqlite import SqliteRegistry
 from penstock.errors import AlreadyExists, Closed, Conflict, NotFound
 from penstock.model import Function, Limits, StorageIO
@@ -32,9 +33,25 @@ async def sqlite(folder: Path) -> AsyncIterator[Registry]:
         await registry.close()
 
 
-ADAPTERS: list[tuple[str, Factory]] = [("sqlite", sqlite), ("kubernetes", kubernetes_registry)]
+@contextlib.asynccontextmanager
+async def table(folder: Path) -> AsyncIterator[Registry]:
+    """The gateway's functions in memory, current, over a registry."""
+    async with sqlite(folder) as below:
+        made = FunctionTable(below)
+        following = asyncio.create_task(made.run(), name="table")
+        try:
+            await made.synced.wait()
+            yield made
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+
+
+ADAPTERS: list[tuple[str, Factory]] = [("sqlite", sqlite), ("table", table), ("kubernetes", kubernetes_registry)]
 #: These need real servers from the test bed.
 COMPONENTS = {"kubernetes"}
+#: These see what others change when their own watch tells them, a moment later.
+FOLLOWS = {table}
 
 
 @pytest.fixture(
@@ -242,15 +259,25 @@ async def test_a_name_made_anew_is_seen_as_deleted_and_put(registry: Registry) -
         assert await watching.next() == (ChangeKind.PUT, new)
 
 
+async def told(factory: Factory, read: Callable[[], Awaitable[object]], wanted: object) -> None:
+    """Wait for the watch of an instance that only follows."""
+    if factory in FOLLOWS:
+        async with asyncio.timeout(PATIENCE_S):
+            while await read() != wanted:
+                await asyncio.sleep(0)
+
+
 async def test_several_instances_see_each_other(factory: Factory, tmp_path: Path) -> None:
     async with factory(tmp_path / "r") as one, factory(tmp_path / "r") as two, aclosing(Watching(two)) as watching:
         await watching.synced()
         before = await two.revision()
         made = await one.create(function("f"))
         assert await two.revision() != before
+        await told(factory, two.list, [made])
         assert await two.list() == [made]
         assert await watching.next() == (ChangeKind.PUT, made)
         new = await two.replace(function("f", "new"), generation=1)
+        await told(factory, lambda: one.get("f"), new)
         assert await one.get("f") == new
         with pytest.raises(Conflict):
             await one.replace(function("f"), generation=1)
