@@ -21,6 +21,7 @@ RUN python3 -m venv --without-pip /opt/penstock \
  && export SITE="$(/opt/penstock/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && python3 /sbom.py "$SITE" /wheels > /opt/penstock/sbom.cdx.json \
  && find "$SITE" -type f \( -name '*.c' -o -name '*.h' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.hash' \) -delete \
+ && find "$SITE" -depth -type d \( -name tests -o -name test -o -name SelfTest \) -exec rm -r {} + \
  && PYTHONHASHSEED=0 /opt/penstock/bin/python -m compileall -q -j 1 --invalidation-mode unchecked-hash "$SITE" \
  && find /opt/penstock -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 

@@ -6,13 +6,10 @@ SIGTERM or SIGINT, with 1 when only a person can mend what is wrong, and with 2 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -28,15 +25,30 @@ from penstock.adapters.kubernetes import KubernetesClient, KubernetesRegistry
 from penstock.adapters.s3 import S3Store
 from penstock.adapters.sqlite import SqliteLedger, open_view
 from penstock.collectors import KubernetesCollector
-from penstock.errors import InvalidInput, PenstockError, Unavailable
-from penstock.observability import configure_logging
+from penstock.errors import Unavailable
 from penstock.probes import add_probes, serving
-from penstock.production import kafka_log, kafka_settings, kubernetes_client, s3_credentials, s3_store, state_folder
-from penstock.settings import Settings, load
+from penstock.production import check_service, kafka_log, kubernetes_client, s3_credentials, s3_store, state_folder
+from penstock.program import Program, Work, cut_short, until_signal
+from penstock.settings import Settings
 
 log = structlog.get_logger("dispatcher")
 
 LEDGER = "dispatcher.sqlite"
+
+PROGRAM = Program(
+    module="dispatcher",
+    description="Turns what is in the log into Jobs on a Kubernetes cluster, and their ends into history.",
+    examples=(
+        "python -m dispatcher --config /etc/penstock/penstock.toml",
+        "python -m dispatcher --config penstock.toml --check",
+        (
+            "PENSTOCK_S3_ENDPOINT=http://minio:9000 PENSTOCK_KAFKA_SERVERS=kafka:9092 \\\n"
+            "    PENSTOCK_S3_CREDENTIALS_DIR=/run/secrets/store python -m dispatcher"
+        ),
+    ),
+    pages="Several may run: one is active, the others stand by. The rights that it needs:\n"
+    "docs/operations/dispatcher.md. Settings: docs/reference/settings.md.",
+)
 
 
 class Service:
@@ -73,38 +85,34 @@ class Service:
         add_probes(app, registry=self._collector, waiting_for=self.waiting_for, service="dispatcher")
         settings = self._settings
         async with serving(app, settings.service.listen) as address:
-            log.info("dispatcher starts", action="start", version=__version__, probes=address)
+            log.info("the dispatcher starts", action="start", version=__version__, probes=address)
             async with s3_store(settings) as store, kubernetes_client(settings) as client, self._opened() as parts:
                 if parts is not None:
                     await self._lead(store, client, *parts)
-        log.info("dispatcher has stopped", action="stopped")
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[tuple[KafkaEventLog, SqliteLedger] | None]:
         """Log and ledger, however long the brokers are away; None = it is time to stop."""
-        if not self._settings.kafka.servers:
-            raise InvalidInput(
-                "names no broker: a dispatcher that is a process of its own needs Kafka; without it, run the edge "
-                "profile, which is one process",
-                where="kafka.servers",
-            )
         async with contextlib.AsyncExitStack() as stack:
-            while not self._stopping.is_set():
+            parts: tuple[KafkaEventLog, SqliteLedger] | None = None
+            while parts is None and not self._stopping.is_set():
                 try:
-                    event_log = await stack.enter_async_context(kafka_log(self._settings, writer=True))
-                    self._waits = "its ledger is being brought up to date"
-                    ledger = await open_view(state_folder(self._settings) / LEDGER, event_log)
+                    async with cut_short(self._stopping):
+                        parts = await self._open(stack)
                 except Unavailable as error:
                     self._waits = error.message
                     log.warning("the log is not there yet", action="start_delayed", error=error.message)
                     await stack.aclose()
                     await self._pause()
-                    continue
-                stack.push_async_callback(ledger.close)
-                self._waits, self._log = "", event_log
-                yield event_log, ledger
-                return
-            yield None
+            yield parts
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> tuple[KafkaEventLog, SqliteLedger]:
+        event_log = await stack.enter_async_context(kafka_log(self._settings, writer=True))
+        self._waits = "its ledger is being brought up to date"
+        ledger = await open_view(state_folder(self._settings) / LEDGER, event_log)
+        stack.push_async_callback(ledger.close)
+        self._waits, self._log = "", event_log
+        return event_log, ledger
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -151,63 +159,21 @@ class Service:
         await self._leadership.run()
 
 
-async def _serve(settings: Settings) -> None:
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, and finish what is under way; a second signal cuts that short."""
     service = Service(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.stop)
-    await service.run()
-
-
-_EXAMPLES = """examples:
-  python -m dispatcher --config /etc/penstock/penstock.toml
-  python -m dispatcher --config penstock.toml --check
-  PENSTOCK_S3_ENDPOINT=http://minio:9000 PENSTOCK_KAFKA_SERVERS=kafka:9092 python -m dispatcher
-
-Several may run: one is active, the others stand by. Every setting is in docs/reference/settings.md, the rights that it
-needs are in docs/operations/dispatcher.md.
-exit codes: 0 stopped by a signal, 1 only a person can mend what is wrong, 2 the settings cannot work
-"""
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m dispatcher",
-        description="Turns what is in the log into Jobs on a Kubernetes cluster, and their ends into history.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins over it")
-    parser.add_argument("--check", action="store_true", help="say whether the settings can be used, and end")
-    parser.add_argument("--version", action="version", version=f"penstock {__version__}")
-    return parser.parse_args(arguments)
-
-
-def check(settings: Settings) -> None:
-    """Refuse what can never work. Raises InvalidInput."""
-    kafka_settings(settings, writer=True)
-    s3_credentials(settings)
-    runner_settings(settings)
+    await until_signal(service.run(), service.stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    given = _parsed(arguments)
-    try:
-        settings = load(given.config)
-        configure_logging(settings.log)
-        if given.check:
-            check(settings)
-            print("the settings can be used")  # noqa: T201 - the answer to a question
-            return 0
-        asyncio.run(_serve(settings))
-    except InvalidInput as error:
-        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
-        return 2
-    except PenstockError as error:
-        log.error("the dispatcher cannot go on", action="failed", error=error.message, kind=error.code)
-        return 1
-    return 0
+
+    def prepare(settings: Settings) -> Work:
+        check_service(settings)
+        runner_settings(settings)
+        return Work(serve=lambda: serve(settings))
+
+    return PROGRAM.run(PROGRAM.parser().parse_args(arguments), prepare)
 
 
 if __name__ == "__main__":

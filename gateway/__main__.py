@@ -1,22 +1,18 @@
-"""`python -m gateway [--edge] [SETTINGS.toml]`: the interface of a cluster as a service.
+"""`python -m gateway [--edge]`: the interface of a cluster as a service.
 
 With `--edge` it is watcher, dispatcher and gateway in one process, over a log in a file, for a small cluster of one
 node. Nothing that is away at the start ends it: until everything is there, `/health` answers, and `/ready` says what it
-waits for. It exits with 0 after SIGTERM or SIGINT, with 1 when only a person can mend what is wrong, and with 2 for
-settings that cannot work.
+waits for. Only settings that can never work, and faults that a person must mend, end it.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -24,19 +20,32 @@ from prometheus_client import CollectorRegistry
 
 from gateway.admin import tls_of
 from gateway.api.server import address_of, bind, serving
+from gateway.options import check
 from gateway.probes import Probes
 from gateway.production import Opened, open_edge, open_gateway
 from penstock import __version__
-from penstock.errors import InvalidInput, PenstockError, Unavailable
-from penstock.observability import configure_logging
+from penstock.errors import Unavailable
 from penstock.probes import add_probes
 from penstock.probes import serving as serving_probes
-from penstock.settings import Settings, load
+from penstock.program import Program, Work, cut_short, until_signal
+from penstock.settings import Settings, override
 from penstock.tasks import Supervisor
 
 log = structlog.get_logger("gateway")
 
 RETRY_S = 3.0
+
+PROGRAM = Program(
+    module="gateway",
+    description="Serves the REST interface of a cluster; with --edge, watcher and dispatcher too, in one process.",
+    examples=(
+        "python -m gateway --config /etc/penstock/penstock.toml",
+        "python -m gateway --config penstock.toml --check",
+        "python -m gateway --edge --config /etc/penstock/penstock.toml",
+    ),
+    pages="The interface: docs/reference/api.md. The edge profile: docs/how-to/edge.md.\n"
+    "Settings: docs/reference/settings.md.",
+)
 
 
 class Service:
@@ -66,7 +75,7 @@ class Service:
                 probes = serving_probes(self._probes.app(), self._settings.service.listen)
                 self.probes = await stack.enter_async_context(probes)
                 log.info(
-                    "gateway starts", action="start", version=__version__, address=self.address, probes=self.probes
+                    "the gateway starts", action="start", version=__version__, address=self.address, probes=self.probes
                 )
                 opened = await self._opened(sock, stack)
                 if opened is None:
@@ -79,7 +88,6 @@ class Service:
                     self._probes.services = opened.services
                     self.serving.set()
                     await self._until_stopped(supervisor)
-        log.info("gateway has stopped", action="stopped")
 
     async def _until_stopped(self, supervisor: Supervisor) -> None:
         stop = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -95,16 +103,16 @@ class Service:
             while not self._stopping.is_set():
                 attempt = AsyncExitStack()
                 try:
-                    opened = await attempt.enter_async_context(
-                        self._open(self._settings, stopping=self._stopping.is_set)
-                    )
+                    async with cut_short(self._stopping):
+                        opened = await attempt.enter_async_context(
+                            self._open(self._settings, stopping=self._stopping.is_set)
+                        )
+                        stack.push_async_exit(attempt)
+                        return opened
                 except Unavailable as error:
                     self._waits = error.message
                     log.warning("a part is not there yet", action="start_delayed", error=error.message)
                     await self._pause()
-                else:
-                    stack.push_async_exit(attempt)
-                    return opened
             return None
 
     async def _pause(self) -> None:
@@ -129,32 +137,26 @@ class Service:
             await runner.cleanup()
 
 
-async def _serve(make: Callable[[], Service]) -> None:
-    service = make()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.stop)
-    await service.run()
+async def serve(settings: Settings, *, edge: bool) -> None:
+    """Run until SIGTERM or SIGINT, and answer what is under way; a second signal cuts that short."""
+    service = Service(settings, edge=edge)
+    await until_signal(service.run(), service.stop)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__.split("\n", maxsplit=1)[0])
+    parser = PROGRAM.parser()
     parser.add_argument("--edge", action="store_true", help="watcher, dispatcher and gateway in one process")
-    parser.add_argument("settings", nargs="?", type=Path, help="settings file (TOML)")
-    options = parser.parse_args(arguments)
-    try:
-        settings = load(options.settings)
-        configure_logging(settings.log)
-        asyncio.run(_serve(lambda: Service(settings, edge=options.edge)))
-    except InvalidInput as error:
-        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
-        return 2
-    except PenstockError as error:
-        log.error("the gateway cannot go on", action="failed", error=error.message, kind=error.code)
-        return 1
-    return 0
+    parser.add_argument("--listen", metavar="HOST:PORT", help="address of the interface (http.listen)")
+    given = parser.parse_args(arguments)
+
+    def prepare(loaded: Settings) -> Work:
+        settings = override(loaded, "http", listen=given.listen)
+        check(settings, edge=given.edge)
+        return Work(serve=lambda: serve(settings, edge=given.edge))
+
+    return PROGRAM.run(given, prepare)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,14 +7,20 @@ that use a server find the client here: `penstock.Client`, `penstock.SyncClient`
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock.client import Client, Definition, SyncClient
 
-__all__ = ["Client", "Definition", "SyncClient", "__version__"]
+__all__ = ["Client", "Definition", "SyncClient", "__version__", "version_text"]
 
 __version__ = "0.1.0"
+
+
+def version_text() -> str:
+    """What every program of Penstock answers to `--version`."""
+    return f"penstock {__version__}, Python {'.'.join(map(str, sys.version_info[:3]))}"
 
 
 def __getattr__(name: str) -> object:

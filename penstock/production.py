@@ -8,26 +8,74 @@ from __future__ import annotations
 
 import fcntl
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.adapters.sqlite import SqliteEventLog
-from penstock.errors import AlreadyExists, InvalidInput, Unavailable
+from penstock.errors import AlreadyExists, InvalidInput, Unavailable, Unsupported
 from penstock.model import TOPIC_COMMANDS, TOPIC_DEAD, TOPIC_DEMAND, TOPIC_EVENTS, TOPIC_RECORDS
 from penstock.ports import EventLog
+from penstock.probes import split_address
 from penstock.rereading import Reread
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
     from penstock.adapters.kafka import KafkaEventLog, KafkaSettings
-    from penstock.adapters.kubernetes import KubernetesClient
+    from penstock.adapters.kubernetes import Access, KubernetesClient
     from penstock.adapters.s3 import Credentials, S3Store
 
 #: The one active writer of records; a successor of this name fences its predecessor.
 WRITER = "dispatcher"
 TOPICS = (TOPIC_EVENTS, TOPIC_RECORDS, TOPIC_DEAD, TOPIC_COMMANDS, TOPIC_DEMAND)
+_NO_BROKER = (
+    "names no broker: services that are processes of their own meet on Kafka; without it, run the edge profile "
+    "(python -m gateway --edge), which is one process"
+)
+_NO_STORE = "names no object store: give http[s]://HOST[:PORT]"
+
+
+def check_service(settings: Settings, *, store: bool = True, brokers: bool = True) -> None:
+    """Refuse what no service of its own can ever work with. Reads the files that the settings name, opens nothing and
+    asks nobody. `store`, `brokers` = this service needs the object store, Kafka. Raises InvalidInput, which names the
+    setting.
+    """
+    split_address(settings.service.listen)
+    if store:
+        _check_store(settings)
+    if brokers:
+        if not settings.kafka.servers.strip():
+            raise InvalidInput(_NO_BROKER, where="kafka.servers")
+        kafka_settings(settings).client_options()
+    if settings.kubernetes.kubeconfig is not None:
+        try:
+            _access(settings)
+        except (InvalidInput, Unsupported) as error:
+            raise InvalidInput(error.message, where="kubernetes.kubeconfig") from error
+
+
+def _check_store(settings: Settings) -> None:
+    from penstock.adapters.s3.endpoint import parse_endpoint  # noqa: PLC0415 - an extra
+
+    group = settings.s3
+    if not group.endpoint:
+        raise InvalidInput(_NO_STORE, where="s3.endpoint")
+    for name in ("endpoint", "pod_endpoint", "public_endpoint"):
+        if address := getattr(group, name):
+            try:
+                parse_endpoint(address)
+            except InvalidInput as error:
+                raise InvalidInput(error.message.removeprefix(f"{error.where}: "), where=f"s3.{name}") from error
+    s3_credentials(settings)
+    if group.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=group.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"{group.ca_file} is not a readable PEM file of certificates", where="s3.ca_file"
+            ) from error
 
 
 @asynccontextmanager
@@ -37,7 +85,7 @@ async def s3_store(settings: Settings) -> AsyncIterator[S3Store]:
 
     group = settings.s3
     if not group.endpoint:
-        raise InvalidInput("names no object store: give http[s]://HOST[:PORT]", where="s3.endpoint")
+        raise InvalidInput(_NO_STORE, where="s3.endpoint")
     store = S3Store(
         S3Config(
             endpoint=group.endpoint,
@@ -86,20 +134,20 @@ def _word(file: Path) -> str:
 @asynccontextmanager
 async def kubernetes_client(settings: Settings) -> AsyncIterator[KubernetesClient]:
     """One session to the API server, shared by all parts of the process. Raises InvalidInput, Unsupported."""
-    from penstock.adapters.kubernetes import (  # noqa: PLC0415 - an extra
-        ClientSettings,
-        KubernetesClient,
-        from_kubeconfig,
-        in_cluster,
-    )
+    from penstock.adapters.kubernetes import ClientSettings, KubernetesClient  # noqa: PLC0415 - an extra
 
-    group = settings.kubernetes
-    access = in_cluster() if group.kubeconfig is None else from_kubeconfig(group.kubeconfig, context=group.context)
-    client = KubernetesClient(access, ClientSettings(in_flight=group.in_flight))
+    client = KubernetesClient(_access(settings), ClientSettings(in_flight=settings.kubernetes.in_flight))
     try:
         yield client
     finally:
         await client.close()
+
+
+def _access(settings: Settings) -> Access:
+    from penstock.adapters.kubernetes import from_kubeconfig, in_cluster  # noqa: PLC0415 - an extra
+
+    group = settings.kubernetes
+    return in_cluster() if group.kubeconfig is None else from_kubeconfig(group.kubeconfig, context=group.context)
 
 
 def kafka_settings(settings: Settings, *, writer: bool = False) -> KafkaSettings:
@@ -180,10 +228,6 @@ def state_folder(settings: Settings) -> Path:
 async def shared_log(settings: Settings) -> AsyncIterator[EventLog]:
     """The log of a service that is a process of its own. Raises InvalidInput where there is no Kafka."""
     if not settings.kafka.servers:
-        raise InvalidInput(
-            "names no broker: services that are processes of their own meet on Kafka; without it, run the edge "
-            "profile (python -m gateway --edge), which is one process",
-            where="kafka.servers",
-        )
+        raise InvalidInput(_NO_BROKER, where="kafka.servers")
     async with kafka_log(settings) as log:
         yield log

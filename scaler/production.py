@@ -15,7 +15,8 @@ import structlog
 from penstock.adapters.kubernetes import KubernetesClient, LeaderLease
 from penstock.errors import InvalidInput
 from penstock.ports import EventLog
-from penstock.probes import serving
+from penstock.probes import serving, split_address
+from penstock.production import check_service
 from penstock.settings import Settings
 from penstock.tasks import Supervisor, every
 from scaler.backlog import Backlog
@@ -59,7 +60,7 @@ class Running:
             LeaderLease(client, namespace=namespace, name=group.state, identity=identity) if group.lease else None
         )
         self.metrics = ScalerMetrics()
-        self.hooks = ProgramHooks(_hook_options(settings))
+        self.hooks = ProgramHooks(hook_options(settings))
         backlog = Backlog(events, changed=self._changed) if events is not None else None
         parts = Parts(now_ms, client)
         self.drivers = [
@@ -145,15 +146,35 @@ async def opened(
     group = settings.scaler
     async with AsyncExitStack() as stack:
         if group.listen:
-            if group.token_file is None:
-                raise InvalidInput("is missing; callers of scaler.listen must show its word", where="scaler.token_file")
-            app = make_node_app(running.desk, token=TokenFile(group.token_file), ledger=running.books)
+            app = make_node_app(running.desk, token=_token(settings), ledger=running.books)
             address = await stack.enter_async_context(serving(app, group.listen))
             log.info("the interface for nodes is up", action="listening", address=address)
         yield running
 
 
-def _hook_options(settings: Settings) -> HookOptions:
+def check(settings: Settings) -> None:
+    """Refuse what can never work, pools apart. Raises InvalidInput naming the setting."""
+    group = settings.scaler
+    if group.backlog and not settings.kafka.servers.strip():
+        raise InvalidInput(
+            "names no broker, and the backlog is read from Kafka: name one, or set scaler.backlog = false",
+            where="kafka.servers",
+        )
+    check_service(settings, store=False, brokers=group.backlog)
+    if group.listen:
+        split_address(group.listen, where="scaler.listen")
+        _token(settings)
+    hook_options(settings)
+
+
+def _token(settings: Settings) -> TokenFile:
+    if settings.scaler.token_file is None:
+        raise InvalidInput("is missing; callers of scaler.listen must show its word", where="scaler.token_file")
+    return TokenFile(settings.scaler.token_file)
+
+
+def hook_options(settings: Settings) -> HookOptions:
+    """Raises InvalidInput: a command line that cannot be read, a program that is not there."""
     group = settings.hooks
     commands = group.model_dump(exclude={"timeout_s", "folder", "workers", "waiting"})
     return read_options(

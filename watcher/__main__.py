@@ -6,13 +6,10 @@ says for what, since services are started in any order. Only settings that can n
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -22,11 +19,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from penstock import __version__
 from penstock.adapters.kubernetes import KubernetesRegistry
 from penstock.collectors import KubernetesCollector
-from penstock.errors import Forbidden, InvalidInput, PenstockError, Unavailable
-from penstock.observability import configure_logging
+from penstock.errors import Forbidden, Unavailable
 from penstock.probes import add_probes, serving
-from penstock.production import kubernetes_client, s3_store, shared_log, state_folder
-from penstock.settings import Settings, load, override
+from penstock.production import check_service, kubernetes_client, s3_store, shared_log, state_folder
+from penstock.program import Program, Work, until_signal
+from penstock.settings import Settings, override
 from watcher.options import check
 from watcher.production import ProductionWatcher, open_watcher
 
@@ -36,19 +33,23 @@ T = TypeVar("T")
 
 #: Seconds between tries to reach what is needed.
 _RETRY_S = 2.0
-#: Exit codes: a part failed; the settings cannot work.
-FAILED, UNUSABLE = 1, 2
 
-_EXAMPLES = """examples:
-  python -m watcher --config /etc/penstock/penstock.toml
-  python -m watcher --config penstock.toml --check
-  PENSTOCK_S3_ENDPOINT=http://minio:9000 PENSTOCK_KAFKA_SERVERS=kafka:9092 \\
-    PENSTOCK_NOTIFY_LISTEN=0.0.0.0:9091 PENSTOCK_NOTIFY_TOKEN_FILE=/run/secrets/webhook python -m watcher
-
-The object store needs one webhook target, whose URL is http://HOST:PORT/events (notify.listen, notify.path) and whose
-ARN is notify.arn; docs/operations/events.md says how. Every setting is in docs/reference/settings.md.
-exit codes: 0 stopped by a signal, 1 a part failed, 2 the settings cannot work
-"""
+PROGRAM = Program(
+    module="watcher",
+    description="Receives the events of an object store, finds what no event told of, and appends it to the log.",
+    examples=(
+        "python -m watcher --config /etc/penstock/penstock.toml",
+        "python -m watcher --config penstock.toml --check",
+        (
+            "PENSTOCK_S3_ENDPOINT=http://minio:9000 PENSTOCK_KAFKA_SERVERS=kafka:9092 \\\n"
+            "    PENSTOCK_S3_CREDENTIALS_DIR=/run/secrets/store PENSTOCK_NOTIFY_LISTEN=0.0.0.0:9091 \\\n"
+            "    PENSTOCK_NOTIFY_TOKEN_FILE=/run/secrets/webhook python -m watcher"
+        ),
+    ),
+    pages="The object store needs one webhook target, whose URL is http://HOST:PORT/events (notify.listen,\n"
+    "notify.path) and whose ARN is notify.arn; docs/operations/events.md says how.\n"
+    "Settings: docs/reference/settings.md.",
+)
 
 
 class Service:
@@ -145,49 +146,22 @@ async def _unless(stop: asyncio.Event, task: asyncio.Task[T], *, cancel: bool = 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; a second signal cuts the draining short."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    me = asyncio.current_task()
-
-    def came() -> None:
-        if stop.is_set() and me is not None:
-            me.cancel()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, came)
-    try:
-        await Service(settings).run(stop)
-    except asyncio.CancelledError:
-        log.warning("stopped by a second signal", action="forced")
+    await until_signal(Service(settings).run(stop), stop.set)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m watcher",
-        description="Receives the events of an object store, finds what no event told of, and appends it to the log.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; the environment wins over it")
+    """The exit code."""
+    parser = PROGRAM.parser()
     parser.add_argument("--listen", metavar="HOST:PORT", help="address of the webhook (notify.listen)")
-    parser.add_argument("--check", action="store_true", help="say whether the settings can be used, and end")
-    parser.add_argument("--version", action="version", version=f"penstock {__version__}")
     given = parser.parse_args(arguments)
-    try:
-        settings = override(load(given.config), "notify", listen=given.listen)
-        configure_logging(settings.log)
-        if given.check:
-            check(settings)
-            print("the settings can be used")  # noqa: T201 - the answer to a question
-            return 0
-        asyncio.run(serve(settings))
-    except InvalidInput as error:
-        print(f"watcher: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
-        return UNUSABLE
-    except PenstockError as error:
-        print(f"watcher: {error}", file=sys.stderr)  # noqa: T201
-        return FAILED
-    return 0
+
+    def prepare(loaded: Settings) -> Work:
+        settings = override(loaded, "notify", listen=given.listen)
+        check_service(settings)
+        check(settings)
+        return Work(serve=lambda: serve(settings))
+
+    return PROGRAM.run(given, prepare)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ LINGER_S = 2.0
 STOP_S = 3.0
 
 
-def parse_listen(text: str) -> tuple[str, int]:
+def parse_listen(text: str, *, where: str = "listen") -> tuple[str, int]:
     """HOST:PORT, with IPv6 in brackets. Raises InvalidInput."""
     host, colon, port = text.strip().rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -38,19 +38,19 @@ def parse_listen(text: str) -> tuple[str, int]:
     elif ":" in host:
         host = ""
     if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise InvalidInput(f"give HOST:PORT such as 127.0.0.1:8080 or [::1]:8080, not {text[:60]!r}", where="listen")
+        raise InvalidInput(f"give HOST:PORT such as 127.0.0.1:8080 or [::1]:8080, not {text[:60]!r}", where=where)
     return host, int(port)
+
+
+def check_listen(listen: str, *, allow_remote: bool, where: str = "listen") -> None:
+    """Refuse what `bind` would refuse whatever else runs. Raises InvalidInput, Forbidden."""
+    _allowed(listen, allow_remote=allow_remote, where=where)
 
 
 def bind(listen: str, *, allow_remote: bool) -> socket.socket:
     """A listening socket. Raises InvalidInput, Forbidden (reachable from other machines), Conflict (port taken)."""
     host, port = parse_listen(listen)
-    family, address = _resolve(host, port)
-    if not allow_remote and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        raise Forbidden(
-            f"{listen} can be reached from other machines, and without TLS the credential would travel in clear; "
-            "listen on 127.0.0.1 behind a proxy that speaks TLS, or say --allow-remote"
-        )
+    family, address = _allowed(listen, allow_remote=allow_remote, where="listen")
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,12 +64,18 @@ def bind(listen: str, *, allow_remote: bool) -> socket.socket:
     return sock
 
 
-def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+def _allowed(listen: str, *, allow_remote: bool, where: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    host, port = parse_listen(listen, where=where)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise InvalidInput(f"the host {host!r} has no address here: {error.strerror}", where="listen") from error
+        raise InvalidInput(f"the host {host!r} has no address here: {error.strerror}", where=where) from error
     family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    if not allow_remote and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        raise Forbidden(
+            f"{listen} can be reached from other machines, and without TLS the credential would travel in clear; "
+            "listen on 127.0.0.1 behind a proxy that speaks TLS, or say --allow-remote (http.allow_remote)"
+        )
     return family, address
 
 

@@ -12,19 +12,24 @@ from penstock.errors import InvalidInput
 from penstock.settings_gateway import GatewayGroup
 
 
-@asynccontextmanager
-async def open_verifier(settings: GatewayGroup) -> AsyncIterator[Verifier | None]:
+def make_verifier(settings: GatewayGroup) -> Verifier | None:
     """None without issuers. Raises InvalidInput: an issuer that is no HTTPS address, no audience, no library."""
     issuers = settings.words(settings.oidc_issuers)
     if not issuers:
-        yield None
-        return
+        return None
     if importlib.util.find_spec("jwt") is None or importlib.util.find_spec("cryptography") is None:
         raise InvalidInput(
             "needs a library that is not installed: pip install 'penstock[oidc]'", where="gateway.oidc_issuers"
         )
-    verifier = Verifier(settings, {issuer: IssuerKeys(issuer) for issuer in issuers})
+    return Verifier(settings, {issuer: IssuerKeys(issuer) for issuer in issuers})
+
+
+@asynccontextmanager
+async def open_verifier(settings: GatewayGroup) -> AsyncIterator[Verifier | None]:
+    """As `make_verifier`, and closed at the end."""
+    verifier = make_verifier(settings)
     try:
         yield verifier
     finally:
-        await verifier.close()
+        if verifier is not None:
+            await verifier.close()

@@ -1,39 +1,26 @@
-"""The program's own arguments, without any server."""
+"""The program's own judgement of its settings, without any server; what it shares with others is in tests/services."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
+
+import pytest
+
+from tests.services.programs import run, usable
 
 
-def dispatcher(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dispatcher", *words]
-    return subprocess.run(command, env={"PATH": "/usr/bin:/bin", **env}, capture_output=True, text=True, check=False)
-
-
-def test_help_has_examples_and_exit_codes() -> None:
-    told = dispatcher("--help")
-    assert told.returncode == 0
-    assert "examples:" in told.stdout
-    assert "exit codes:" in told.stdout
-
-
-def test_settings_that_cannot_work_are_one_sentence() -> None:
-    told = dispatcher("--check")
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        (
+            {"PENSTOCK_KAFKA_SERVERS": ""},
+            "kafka.servers: names no broker: services that are processes of their own meet",
+        ),
+        ({"PENSTOCK_S3_ENDPOINT": "minio"}, "s3.endpoint: 'minio' is not the URL of an object store"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_sentence(tmp_path: Path, variables: dict[str, str], says: str) -> None:
+    told = run("dispatcher", "--check", **usable(tmp_path) | variables)
     assert told.returncode == 2
-    assert told.stderr == "error: kafka.servers: names no broker: give HOST:PORT, several with commas between\n"
-
-
-def test_settings_that_can_work() -> None:
-    told = dispatcher(
-        "--check",
-        PENSTOCK_KAFKA_SERVERS="kafka:9092",
-        PENSTOCK_S3_ENDPOINT="http://minio:9000",
-        PENSTOCK_S3_ACCESS_KEY="key",
-        PENSTOCK_S3_SECRET_KEY="secret",
-    )
-    assert (told.returncode, told.stdout) == (0, "the settings can be used\n"), told.stderr
-
-
-def test_an_unknown_word_is_refused() -> None:
-    assert dispatcher("settings.toml").returncode == 2
+    assert told.stderr.startswith(f"error: {says}")
+    assert len(told.stderr.splitlines()) == 1

@@ -200,7 +200,7 @@ def check_synopsis(words: list[str]) -> None:
     command: click.Command = penstock
     context = click.Context(penstock)
     for word in words:
-        if not isinstance(command, click.Group):
+        if not isinstance(command, click.Group) or word.startswith("-"):
             break
         found = command.get_command(context, word)
         if found is None:

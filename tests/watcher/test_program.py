@@ -1,4 +1,4 @@
-"""`python -m watcher` as a process: its help, its patience, its death and its end."""
+"""`python -m watcher` as a process: its settings, its patience, its death and its end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from penstock.adapters.kafka import KafkaEventLog, KafkaSettings
 from penstock.adapters.kubernetes import KubernetesRegistry
 from tests.kubernetes.support import client, make_namespace, use
+from tests.services.programs import run, usable
 from tests.testbed.kafka import Kafka
 from tests.testbed.kubernetes import Kubernetes
 from tests.testbed.links import Address
@@ -25,53 +26,27 @@ from tests.testbed.ports import Reservations
 from tests.watcher.stage import events_of, eventually, function, opened_stage
 
 
-async def output(*arguments: str, **environment: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "watcher",
-        *arguments,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, error = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), error.decode()
-
-
-async def test_help_has_examples_and_the_version_is_told() -> None:
-    code, text, _ = await output("--help")
-    assert code == 0
-    assert "examples:" in text
-    assert "python -m watcher --config" in text
-    assert (await output("--version"))[1].startswith("penstock ")
-
-
-async def test_settings_can_be_checked_before_they_are_used() -> None:
-    code, text, _ = await output("--check", "--listen", "127.0.0.1:7")
-    assert (code, text) == (0, "the settings can be used\n")
-    code, _, error = await output("--check", "--listen", "0.0.0.0:9091")
-    assert code == 2
-    assert "notify.token_file: is needed" in error
+def test_settings_can_be_checked_before_they_are_used(tmp_path: Path) -> None:
+    variables = usable(tmp_path)
+    assert run("watcher", "--check", "--listen", "127.0.0.1:7", **variables).returncode == 0
+    told = run("watcher", "--check", "--listen", "0.0.0.0:9091", **variables)
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: notify.token_file: is needed because notify.listen")
 
 
 @pytest.mark.parametrize(
-    ("environment", "says"),
+    ("variables", "says"),
     [
-        ({}, "s3.endpoint: names no object store"),
+        ({"PENSTOCK_S3_ENDPOINT": ""}, "s3.endpoint: names no object store"),
         ({"PENSTOCK_NOTIFY_NONSENSE": "1"}, "PENSTOCK_NOTIFY_NONSENSE: there is no setting of this name"),
         ({"PENSTOCK_NOTIFY_ANSWER_S": "soon"}, "PENSTOCK_NOTIFY_ANSWER_S: "),
     ],
 )
-async def test_settings_that_cannot_work_are_one_sentence(
-    tmp_path: Path, environment: dict[str, str], says: str
-) -> None:
-    folder = {"PENSTOCK_STATE_DATA": str(tmp_path), "PENSTOCK_SERVICE_LISTEN": "127.0.0.1:0"}
-    code, _, error = await output(**folder, **environment)
-    assert code == 2
-    assert [line for line in error.splitlines() if line.startswith("watcher: ")] == error.splitlines()[-1:]
-    assert says in error
+def test_settings_that_cannot_work_are_one_sentence(tmp_path: Path, variables: dict[str, str], says: str) -> None:
+    told = run("watcher", **usable(tmp_path) | variables)
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"error: {says}")
+    assert len(told.stderr.splitlines()) == 1
 
 
 class Process:

@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
-from gateway.cli.app import penstock
+from gateway.cli.app import penstock, run
 from gateway.cli.options import Command, global_options
 from gateway.cli.tree import COMMANDS
+from penstock import version_text
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
 GLOBAL = {name for option in global_options() for name in option.opts}
@@ -95,6 +96,15 @@ def test_the_table_of_commands_says_what_the_commands_say() -> None:
     for name, place in COMMANDS.items():
         assert place.help.endswith(".")
         assert ALL[f"penstock {name}"].name == name
+
+
+def test_the_version_is_an_option_too_and_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version"]) == run(["--version"]) == 0
+    by_command, by_option = capsys.readouterr().out.splitlines()
+    assert by_option == by_command == version_text()
+    own = {name for option in penstock.params for name in option.opts} - GLOBAL
+    assert own == {"--version"}
+    assert "`penstock --version`" in DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_help_imports_nothing_heavy() -> None:

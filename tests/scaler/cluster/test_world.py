@@ -193,11 +193,12 @@ def restored_logging() -> Iterator[None]:
 
 
 def test_bad_pools_end_it_with_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], restored_logging: None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], restored_logging: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PENSTOCK_SCALER_BACKLOG", "false")
     file = tmp_path / "pools.yaml"
     assert main(["--pools", str(file), "--check"]) == 2
-    assert capsys.readouterr().err == f"scaler: {file}: cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err == f"error: {file}: cannot be read: No such file or directory\n"
     file.write_text(POOLS.format(prefix="x").replace("min: 1", "min: 3"))
     assert main(["--pools", str(file), "--check"]) == 2
     assert "pools[0].min: 3 is more than max, 2; min may be at most that" in capsys.readouterr().err
@@ -206,4 +207,29 @@ def test_bad_pools_end_it_with_one_sentence(
     assert "drivers.kwok.type: 'magic' is none of" in capsys.readouterr().err
     file.write_text(POOLS.format(prefix="x"))
     assert main(["--pools", str(file), "--check"]) == 0
-    assert capsys.readouterr().out == "the settings and pools can work: main (1 to 2)\n"
+    assert capsys.readouterr().out == "the settings can be used: pools main (1 to 2)\n"
+
+
+@pytest.mark.usefixtures("restored_logging")
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"KAFKA_SERVERS": ""}, "kafka.servers: names no broker, and the backlog is read from Kafka"),
+        ({"SCALER_LISTEN": "127.0.0.1:0"}, "scaler.token_file: is missing"),
+        ({"SCALER_LISTEN": "9092"}, "scaler.listen: '9092' is not HOST:PORT"),
+        ({"HOOKS_POWEREDON": "no-such-program"}, "hooks.poweredon: there is no program 'no-such-program'"),
+        ({"SERVICE_LISTEN": "9090"}, "service.listen: '9090' is not HOST:PORT"),
+    ],
+)
+def test_settings_that_cannot_work_end_it_with_one_sentence(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    says: str,
+) -> None:
+    (tmp_path / "pools.yaml").write_text(POOLS.format(prefix="x"))
+    for name, value in ({"KAFKA_SERVERS": "kafka:9092"} | variables).items():
+        monkeypatch.setenv(f"PENSTOCK_{name}", value)
+    assert main(["--pools", str(tmp_path / "pools.yaml"), "--check"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {says}")
