@@ -162,7 +162,7 @@ class Platform:
 
     def env(self) -> dict[str, str]:
         """The settings of every service, as an operator would give them."""
-        minio, kafka, kubernetes = self.bed.minio, self.bed.kafka, self.bed.kubernetes
+        minio, kubernetes = self.bed.minio, self.bed.kubernetes
         jobs = {
             "PENSTOCK_JOBS_SIDECAR_IMAGE": PROJECT,
             "PENSTOCK_JOBS_PULL_POLICY": "IfNotPresent",
@@ -177,8 +177,7 @@ class Platform:
             "PENSTOCK_S3_POD_ENDPOINT": self._pod_store,
             "PENSTOCK_S3_ACCESS_KEY": minio.user,
             "PENSTOCK_S3_SECRET_KEY": minio.password,
-            "PENSTOCK_KAFKA_SERVERS": str(kafka.address),
-            "PENSTOCK_KAFKA_PREFIX": f"{self.mark}.",
+            **self.brokers(),
             "PENSTOCK_KUBERNETES_KUBECONFIG": str(kubernetes.kubeconfig),
             "PENSTOCK_KUBERNETES_NAMESPACE": self.namespace,
             "PENSTOCK_NOTIFY_ARN": minio.WEBHOOK_ARN,
@@ -187,6 +186,13 @@ class Platform:
             "PENSTOCK_WATCHER_LISTING_MIN_S": "5",
             **jobs,
             **self.extra,
+        }
+
+    def brokers(self) -> dict[str, str]:
+        """The settings of the log."""
+        return {
+            "PENSTOCK_KAFKA_SERVERS": str(self.bed.kafka.address),
+            "PENSTOCK_KAFKA_PREFIX": f"{self.mark}.",
         }
 
     # ---- life
@@ -353,6 +359,17 @@ class Platform:
             lines = "\n".join(told)
             raise AssertionError(f"{error}\n{left[:10]} {self.history.phases(bucket)}\n{lines}") from error
         return {key: self.history.of(bucket)[key] for key in keys}
+
+    async def submission_ended(self, invocation: str, *, seconds: float = 300.0) -> Record:
+        """The final record of what was posted to a function."""
+
+        async def check() -> bool:
+            await self.history.read()
+            found = self.history.latest.get(invocation)
+            return found is not None and found.phase.final
+
+        await eventually(f"the invocation {invocation} has ended", check, seconds)
+        return self.history.latest[invocation]
 
 
 @asynccontextmanager

@@ -22,8 +22,9 @@ class Edge(Platform):
     def __init__(self, bed: Bed, folder: Path) -> None:
         super().__init__(bed, folder, real=True, settings=SETTINGS)
 
-    def env(self) -> dict[str, str]:
-        return {name: value for name, value in super().env().items() if not name.startswith("PENSTOCK_KAFKA_")}
+    def brokers(self) -> dict[str, str]:
+        """None: the log is a file."""
+        return {}
 
     async def open(self) -> None:
         await self.bed.start("minio", "network", "images")
