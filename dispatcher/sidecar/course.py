@@ -91,6 +91,8 @@ class Course:
         self._cancel_at = 0.0
         self._ended: Exit | None = None
         self._last = ""
+        #: The launcher waits for the item after this one, as it said; None = for nothing that it was not told already.
+        self._behind: int | None = None
         self._nudge_at = 0.0
         self._nudges = 0
         self._term_at: float | None = None
@@ -111,8 +113,8 @@ class Course:
         elif self.state is State.RUNNING and word.index == self.index:
             self._ended = self._ended or word
         elif self._last and word.index < len(self._invocations):
-            # An end that was told before: the launcher waits again and may have missed the word since.
-            self._pending.append(Say(self._last))
+            # An end that was told before: the launcher waits again and may have missed the words since.
+            self._behind = word.index if self._behind is None else min(word.index, self._behind)
 
     def staged(self, index: int, *, runs: bool) -> None:
         """`runs` False = `input` refused it."""
@@ -155,6 +157,11 @@ class Course:
         """Everything to be done now, in order."""
         while self._move(now, now_ms):
             pass
+        if self._behind is not None:
+            # It waits for its own next item's word and drops all others, so it is led past what has ended without it.
+            self._pending += [Say(f"skip {index}") for index in range(self._behind + 1, self.index)]
+            self._pending.append(Say(self._last))
+            self._behind = None
         acts, self._pending = self._pending, []
         return acts
 
@@ -240,7 +247,7 @@ class Course:
                 why_text=self._why_text,
                 started_ms=self._started_ms,
                 finished_ms=now_ms,
-                interrupted=self.terminating,
+                interrupted=self.terminating or (told is not None and told.term),
             )
         )
         self._advance()

@@ -28,11 +28,12 @@ if [ "$1" = --lane ]; then
     # A word said again after a crash finds the code there. An empty file is one that the supervisor keeps from before.
     [ "$_pk_verb" = run ] && [ -r "$_pk_item/env" ] && [ ! -s "$_pk_item/code" ] || continue
     . "$_pk_item/env"
-    # From here on it counts as started, and is never started again.
-    echo - >"$_pk_item/code"
+    # From here on it counts as started, and is never started again. Appended: a file that is made empty and written again
+    # is sent to the disk at once by some file systems.
+    echo - >>"$_pk_item/code"
     /bin/sh "$_pk_work/$_pk_name/script.sh" </dev/null >>"$_pk_item/log" 2>&1 8>&- 9<&-
     _pk_code=$?
-    echo "$_pk_code" >"$_pk_item/code"
+    echo "$_pk_code" >>"$_pk_item/code"
     # The empty line: bytes that user code left in the FIFO without a line end cannot swallow the word.
     echo "
 $_pk_name exit $_pk_n $_pk_code" >&8
@@ -41,7 +42,7 @@ $_pk_name exit $_pk_n $_pk_code" >&8
 fi
 
 _pk_run=$1 _pk_script=$2
-_pk_n=0 _pk_child='' _pk_oom=0 _pk_relay=''
+_pk_n=0 _pk_child='' _pk_oom=0 _pk_relay='' _pk_told=''
 
 # `input` makes them, `ack` last, before anything else, so they are there nearly always. An image without `sleep` looks
 # again at once.
@@ -66,8 +67,10 @@ _pk_signal() {
   fi
 } 2>/dev/null
 
+# `output` may hear the item's end before it hears itself that the pod is being taken away, so the end says so.
 _pk_term() {
   [ -n "$_pk_child" ] || exit 143
+  _pk_told=' term'
   _pk_signal TERM
 }
 trap _pk_term TERM
@@ -178,7 +181,7 @@ while :; do
     _pk_reason=''
     [ "$_pk_kills" = "$_pk_oom" ] || _pk_reason=' oom'
     _pk_oom=$_pk_kills
-    _pk_say "exit $_pk_n $_pk_code$_pk_reason"
+    _pk_say "exit $_pk_n $_pk_code$_pk_reason$_pk_told"
   fi
   _pk_n=$((_pk_n + 1))
 done

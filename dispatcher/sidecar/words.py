@@ -12,6 +12,7 @@ import msgspec
 LONGEST_BYTES = 256
 #: What may lie in a FIFO between two reads.
 READ_BYTES = 65536
+_REASONS = ([], [b"oom"], [b"term"], [b"oom", b"term"])
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -19,11 +20,14 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """An item has ended. `oom` = processes were killed for lack of memory while it ran."""
+    """An item has ended. `oom` = processes were killed for lack of memory while it ran; `term` = its container was told
+    to end before that, so a failure may not be the script's.
+    """
 
     index: int
     code: int
     oom: bool = False
+    term: bool = False
 
 
 Word = Hello | Exit
@@ -34,10 +38,10 @@ def parse(line: bytes) -> Word | None:
     parts = line.split()
     if parts == [b"hello"]:
         return Hello()
-    if len(parts) in {3, 4} and parts[0] == b"exit" and (len(parts) == 3 or parts[3] == b"oom"):
+    if len(parts) >= 3 and parts[0] == b"exit" and parts[3:] in _REASONS:
         index, code = _number(parts[1], 10**7), _number(parts[2], 256)
         if index is not None and code is not None:
-            return Exit(index, code, len(parts) == 4)
+            return Exit(index, code, oom=b"oom" in parts, term=b"term" in parts)
     return None
 
 

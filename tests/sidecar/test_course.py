@@ -70,6 +70,22 @@ def test_a_word_that_a_forged_end_made_the_launcher_miss_is_said_again() -> None
     assert said(course.step(0, 0)) == ["ready 1"]
 
 
+def test_a_launcher_that_forged_ends_have_left_behind_is_led_to_the_item_whose_turn_it_is() -> None:
+    course = made()
+    for index in range(3):
+        course.staged(index, runs=True)
+    course.step(0, 0)
+    # While the first one runs: the launcher drops what is said meanwhile.
+    for index in (0, 1):
+        course.hear(Exit(index, 0))
+        assert said(course.step(0, 0)) == [f"ready {index + 1}"]
+    course.hear(Exit(0, 4))  # the real end: it waits for the second item
+    course.hear(Exit(0, 5))  # noise costs no more
+    assert said(course.step(0, 0)) == ["skip 1", "ready 2"]
+    course.hear(Exit(2, 7))
+    assert ends(course.step(0, 0)) == [(2, 7, None)]
+
+
 def test_a_launcher_that_does_not_listen_is_ended() -> None:
     course = made(settled=(1, 2))
     course.staged(0, runs=True)
@@ -95,6 +111,17 @@ def test_term_starts_nothing_more_and_marks_what_ends() -> None:
     assert end.interrupted
     assert course.state is State.OVER
     assert not course.complete
+
+
+def test_what_ends_by_a_term_that_only_the_launcher_has_heard_of_is_marked_too() -> None:
+    """All containers of a pod are told at once, and the script may be gone before `output` wakes up."""
+    course = made()
+    for index, term in enumerate((True, False)):
+        course.staged(index, runs=True)
+        course.step(0, 0)
+        course.hear(Exit(index, 143, term=term))
+        (end,) = [act for act in course.step(0, 0) if isinstance(act, Ended)]
+        assert end.interrupted is term
 
 
 HEARD = st.one_of(
@@ -154,12 +181,12 @@ def test_any_bytes_are_words_or_nothing_and_memory_is_bounded(pieces: list[bytes
         assert len(lines._rest) <= LONGEST_BYTES
 
 
-@given(st.integers(0, 10**6), st.integers(0, 255), st.booleans(), st.integers(0, 30))
-def test_a_word_is_heard_however_it_is_cut(index: int, code: int, oom: bool, cut: int) -> None:
-    data = b"garbage\n\nexit %d %d%s\n" % (index, code, b" oom" * oom)
+@given(st.integers(0, 10**6), st.integers(0, 255), st.booleans(), st.booleans(), st.integers(0, 35))
+def test_a_word_is_heard_however_it_is_cut(index: int, code: int, oom: bool, term: bool, cut: int) -> None:
+    data = b"garbage\n\nexit %d %d%s%s\n" % (index, code, b" oom" * oom, b" term" * term)
     lines = Lines()
     words = [parse(line) for part in (data[:cut], data[cut:]) for line in lines.feed(part)]
-    assert [word for word in words if word] == [Exit(index, code, oom)]
+    assert [word for word in words if word] == [Exit(index, code, oom, term)]
 
 
 def test_what_is_no_word_of_ours() -> None:
@@ -170,6 +197,8 @@ def test_what_is_no_word_of_ours() -> None:
         b"exit -1 0",
         b"exit 0 256",
         b"exit 0 0 OOM",
+        b"exit 0 0 term oom",
+        b"exit 0 0 oom oom",
         b"exit x 0",
         b"exit 0 \xc2\xb2",
     ):

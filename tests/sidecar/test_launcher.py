@@ -223,7 +223,7 @@ def test_term_without_an_item_ends_it_and_with_one_reaches_the_script(pod: Pod) 
     assert pod.hear() == "hello"
     _wait_for((pod.run / "items/0/log"), "up\n")
     pod.process.send_signal(signal.SIGTERM)
-    assert pod.hear() == "exit 0 42"
+    assert pod.hear() == "exit 0 42 term"
     pod.process.send_signal(signal.SIGTERM)
     pod.say("look")  # a shell may only act on a signal between two reads
     assert pod.end()[0] == 143
