@@ -92,6 +92,9 @@ class Program:
     def times_active(self) -> int:
         return len(self.said("active"))
 
+    async def ready(self) -> bool:
+        return bool(self.said("start")) and (await self.probe("/ready"))[0] == 200
+
     async def probe(self, path: str) -> tuple[int, str]:
         """Status and text of one of its probes."""
         import aiohttp  # noqa: PLC0415 - here alone
@@ -138,6 +141,10 @@ class Stage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Pods that wait for a place would be demand to the next test's scaler.
+        gone = b'{"gracePeriodSeconds": 0, "propagationPolicy": "Background"}'
+        for path in (cluster.jobs_path(self.namespace), cluster.pods_path(self.namespace)):
+            await self.api.request("DELETE", path, gone, patience_s=300)
         await self.registry.close()
         await self.ledger.close()
         await self.event_log.close()

@@ -22,6 +22,28 @@ def test_a_failure_in_one_part_fails_the_whole_and_all_are_counted(
     assert code == 1
     assert "==== 1 failed, 2 passed in " in told
     assert "two | " in told
+    assert "two : FAILED TWICE tests/bad/test_bad.py::test_c" in told
+
+
+def test_what_fails_in_company_only_is_named_and_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.together.HERE", tmp_path / "tests")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_once.py").write_text(
+        "from pathlib import Path\n"
+        "def test_later():\n    seen = Path(__file__).with_name('seen')\n    known = seen.exists()\n"
+        "    seen.touch()\n    assert known\n"
+        "def test_fine(): pass\n"
+    )
+    code = run([[Part("one", "not x")]], ["-p", "no:asyncio"])
+    told = capsys.readouterr().out
+    assert code == 0
+    assert "one : 1 passed" in told, "only what had failed"
+    assert "one : passed alone tests/test_once.py::test_later" in told
+    monkeypatch.setattr("tests.together.AGAIN", 0)
+    (tmp_path / "tests" / "seen").unlink()
+    assert run([[Part("one", "not x")]], ["-p", "no:asyncio"]) == 1, "too many to be an accident"
 
 
 def test_summaries_are_added_up() -> None:

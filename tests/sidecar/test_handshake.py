@@ -15,7 +15,7 @@ import pytest
 
 from penstock.errors import NotFound
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, StorageIO, Submission
-from penstock.model.objects import answer_key, result_key
+from penstock.model.objects import answer_key, payload_key, result_key
 from tests.sidecar.pods import LocalPod, Shop, opened_shop, started
 from tests.testbed.minio import Minio
 
@@ -89,6 +89,7 @@ async def test_an_item_runs_and_its_output_carries_its_lineage(hands: Hands, she
         "penstock-input": event.identity,
         "penstock-hops": "1",
         "penstock-sha256": output.sha256,
+        "traceparent": pod.plan.items[0].traceparent,
     }
 
 
@@ -230,6 +231,20 @@ async def test_forged_words_fail_only_the_items_of_their_own_job(hands: Hands) -
         assert (await pod.result()).error is None
 
 
+async def test_a_list_goes_on_after_an_item_that_forged_the_end_of_the_next_one(hands: Hands) -> None:
+    events = [await hands.shop.put(f"{number}.txt") for number in range(4)]
+    script = """case $INPUT_FILE_PATH in */0.txt)
+        alive=${TMP_OUTPUT_DIR%/items/*}/alive n=0
+        echo 'exit 0 0' >"$alive"
+        while [ $n -lt 40 ]; do echo 'exit 1 0' >"$alive"; sleep 0.05; n=$((n + 1)); done; exit 4;; esac
+        cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/" """
+    with hands.pod(script, *events) as pod:
+        assert pod.end() == {"input": 0, "output": 0, "user": 0}
+        results = await pod.results()
+    assert [(one.error, one.exit_code) for one in results] == [(None, 0)] * 4
+    assert [len(one.outputs) for one in results] == [0, 0, 1, 1]
+
+
 async def test_a_script_that_forges_its_end_and_runs_on_is_ended(hands: Hands) -> None:
     script = "trap '' TERM; echo 'exit 0 0' >${TMP_OUTPUT_DIR%/items/*}/alive; while :; do sleep 0.05; done"
     with hands.pod(script, await hands.shop.put()) as pod:
@@ -289,7 +304,7 @@ async def test_the_same_output_of_the_same_invocation_is_not_published_twice(han
 async def test_a_pod_that_replaces_another_skips_what_has_a_result(hands: Hands) -> None:
     events = [await hands.shop.put(f"{number}.txt") for number in range(3)]
     with hands.pod("echo $STORAGE_OBJECT_KEY", *events, start=("input",)) as pod:
-        key = result_key(pod.plan.name, pod.plan.items[1].invocation, 1)
+        key = result_key(pod.plan.function_uid, pod.plan.name, pod.plan.items[1].invocation, 1)
         await hands.shop.store.write(SYSTEM_BUCKET, key, b"{}")
         pod.start("output", "user")
         assert pod.end()["user"] == 0
@@ -301,9 +316,9 @@ async def test_bodies_become_files_and_answers(hands: Hands) -> None:
     with hands.pod(f"{COPY}; echo said", submission(body, answer=True, id=hands.shop.pictures)) as pod:
         assert pod.end()["user"] == 0
         (item,) = pod.plan.items
-        answer = await hands.shop.get(SYSTEM_BUCKET, answer_key(item.invocation, 1))
+        answer = await hands.shop.get(SYSTEM_BUCKET, answer_key(pod.plan.function_uid, item.invocation, 1))
     assert base64.b64decode(answer) == b"a picture"
-    key = f"payloads/{hands.shop.pictures}"
+    key = payload_key("0" * 32, hands.shop.pictures)
     await hands.shop.store.write(SYSTEM_BUCKET, key, base64.b64encode(bytes(9_000_000)))
     large = submission(b"", body_key=key, id="2")
     with hands.pod('[ $(wc -c <"$INPUT_FILE_PATH") = 9000000 ] || exit 1; echo x >"$TMP_OUTPUT_DIR/x"', large) as pod:
@@ -311,6 +326,20 @@ async def test_bodies_become_files_and_answers(hands: Hands) -> None:
     with hands.pod("true", submission(b"hello world!")) as pod:
         assert pod.end()["user"] == 123
         assert (await pod.result()).error is ErrorClass.INVALID
+
+
+@pytest.mark.parametrize("script", ["", " \n"])
+async def test_a_missing_script_is_invalid(hands: Hands, script: str) -> None:
+    events = [await hands.shop.put(key) for key in "ab"]
+    with hands.pod(script, *events[:1]) as pod:
+        assert pod.end()["user"] == 123
+        result = await pod.result()
+    assert (result.error, result.exit_code) == (ErrorClass.INVALID, 123)
+    assert result.message == "the function classify has no script"
+    with hands.pod(script, *events) as pod:
+        pod.end()
+        results = await pod.results()
+    assert [(result.error, result.exit_code) for result in results] == [(ErrorClass.INVALID, 123)] * 2
 
 
 async def test_outputs_that_cannot_go_up_fail_the_item_with_their_names(hands: Hands) -> None:
@@ -341,6 +370,15 @@ async def test_term_of_a_script_that_dies_of_it_leaves_no_result(hands: Hands) -
         pod.term()
         assert pod.end() == {"input": 0, "output": 0, "user": 143}
         assert await pod.log() == b"x\n"
+        with pytest.raises(NotFound):
+            await pod.result()
+
+
+async def test_a_term_that_output_has_not_heard_of_yet_leaves_no_result_either(hands: Hands) -> None:
+    with hands.pod(f"touch {hands.folder}/up; exec sleep 1000", await hands.shop.put()) as pod:
+        await pod.until(str(hands.folder / "up"))
+        pod.term("user")
+        pod.end()
         with pytest.raises(NotFound):
             await pod.result()
 
