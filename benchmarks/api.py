@@ -1,20 +1,26 @@
 """The HTTP interface: a long list of services, bodies accepted to the durable log, and what a synchronous run adds to
 the time of its script.
 
-The server is a process of its own; the load comes from this one, on the same processors.
+The server is a process of its own; the load comes from this one, on the same processors. Resident functions are
+measured on the test bed's node: there the gateway runs in this process, so what it adds is an upper bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import time
 import tomllib
+from pathlib import Path
 
 import aiohttp
 
 from benchmarks.harness import Report, main, median, percentile
 from benchmarks.product import Product
+from tests.resident.place import ECHO, SyncPlace, create, fine, key_of, placed, pods, service, warm
+from tests.resident.place import run as run_one
+from tests.testbed.bed import Bed
 
 SERVICES = 1000
 SENDERS = 64
@@ -25,6 +31,49 @@ def run(report: Report) -> None:
     # Every script's processor share is one slot; the limits of a laptop must not be what is measured.
     with Product(settings={"PENSTOCK_HTTP_MAX_CONNECTIONS": "512"}) as product:
         asyncio.run(_measure(report, product))
+    asyncio.run(_resident(report))
+
+
+async def _resident(report: Report) -> None:
+    """A start from nothing, and a warm run beside the same run asked of the pod itself."""
+    rounds = 2 if report.small else 7
+    with tempfile.TemporaryDirectory() as folder:
+        async with Bed() as bed:
+            await bed.start("minio", "kafka", "network", "images")
+            async with placed(bed, Path(folder)) as place:
+                place.sync["idle_s"] = 2
+                async with place.serving() as session:
+                    took, told = await _from_zero(place, session, rounds)
+                place.sync["idle_s"] = 3600
+                async with place.serving() as session:
+                    name = f"warm-{place.mark}"
+                    await create(session, service(name, ECHO, cpu="0.5"))
+                    await fine(session, name)
+                    (pod,) = [one for one in await pods(place) if name in one["metadata"]["name"]]
+                    key = await key_of(place, name, session)
+                    address = f"http://{pod['status']['podIP']}:18080"
+                    ours, direct = await warm(session, name, address, key, 40 if report.small else 200)
+    beside = f"worst {max(took):.2f} of {rounds}; of the median start: {told}"
+    report.add("scale_from_zero_s", median(took), "s", beside=beside)
+    beside = f"{ours:.1f} ms through the gateway, {direct:.1f} ms asked of the pod"
+    report.add("resident_warm_overhead_p50_ms", ours - direct, "ms", target="< 10", beside=beside)
+
+
+async def _from_zero(place: SyncPlace, session: aiohttp.ClientSession, rounds: int) -> tuple[list[float], str]:
+    """Seconds of each run that found no pod, and what the gateway says of the median one's parts."""
+    name = f"zero-{place.mark}"
+    await create(session, service(name, ECHO, cpu="0.5"))
+    runs: list[tuple[float, str]] = []
+    for _ in range(rounds):
+        async with asyncio.timeout(120):
+            while await pods(place):  # noqa: ASYNC110 - another program's doing
+                await asyncio.sleep(0.2)
+        began = time.perf_counter()
+        status, data, headers = await run_one(session, name)
+        assert status == 200, data
+        runs.append((time.perf_counter() - began, headers["Server-Timing"]))
+    runs.sort()
+    return [took for took, _ in runs], runs[len(runs) // 2][1]
 
 
 async def _measure(report: Report, product: Product) -> None:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import statistics
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from pathlib import Path
 
-import aiohttp
 import pytest
 
-from dispatcher.sidecar.calls import frame
-from penstock import settings as penstock_settings
-from penstock.settings import Settings
-from tests.kubernetes import bench
-from tests.kubernetes.support import client, eventually, pods_path
-from tests.oscar.test_production import Place, admin
-from tests.resident.local import call
+from tests.kubernetes.support import eventually
+from tests.oscar.test_production import admin
+from tests.resident.place import (
+    ECHO,
+    START_S,
+    SyncPlace,
+    create,
+    fine,
+    key_of,
+    parts,
+    placed,
+    pods,
+    run,
+    service,
+    warm,
+)
 from tests.testbed.images import BUSYBOX, PROJECT
 from tests.testbed.kafka import Kafka
 from tests.testbed.kubernetes import Kubernetes
@@ -32,85 +39,18 @@ from tests.testbed.node_images import Images
 
 pytestmark = [pytest.mark.components, pytest.mark.slow]
 
-ECHO = 'cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/out"; echo said'
-START_S = 180.0
-
-
-class SyncPlace(Place):
-    """A gateway whose pods find their images and their store account on the bed."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
-        self.sync: dict[str, Any] = {"idle_s": 3600, "look_s": 0.5, "start_timeout_s": START_S}
-
-    def settings(self) -> Settings:
-        settings = super().settings()
-        settings = penstock_settings.override(settings, "gateway", oidc_issuers="")
-        settings = penstock_settings.override(settings, "s3", pod_endpoint=bench.STORE[0][1])
-        jobs = {
-            "sidecar_image": PROJECT,
-            "input_secret": bench.SECRET,
-            "output_secret": bench.SECRET,
-            "default_image": BUSYBOX,
-            "default_cpu_millis": 20,
-            "default_memory_mib": 32,
-        }
-        settings = settings.model_copy(update={"jobs": settings.jobs.model_copy(update=jobs)})
-        return penstock_settings.override(settings, "sync", backend="resident", **self.sync)
-
 
 @pytest.fixture
 async def place(  # noqa: PLR0917 - one for each part of the bed
-    tmp_path: Any, minio: Minio, kafka: Kafka, kubernetes: Kubernetes, network: Network, node: Node, images: Images
+    tmp_path: Path, minio: Minio, kafka: Kafka, kubernetes: Kubernetes, network: Network, node: Node, images: Images
 ) -> AsyncIterator[SyncPlace]:
-    await bench.prepare_node(kubernetes, node, images, minio)
-    async with client() as api:
-        made = SyncPlace(tmp_path, minio, kafka, kubernetes, f"sync-{time.time_ns() % 10**9}")
-        await bench.furnish(api, made.namespace)
-        try:
-            yield made
-        finally:
-            # So that its pods leave the node to the next test.
-            await api.request("DELETE", f"/api/v1/namespaces/{made.namespace}")
+    async with placed(images.bed, tmp_path) as made:
+        yield made
 
 
 def say(text: str) -> None:
     """A measured figure, for whoever runs these with -s."""
     print(text)  # noqa: T201
-
-
-def service(name: str, script: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "image": BUSYBOX, "script": script, "cpu": "0.02", "memory": "32Mi", **more}
-
-
-async def create(session: aiohttp.ClientSession, made: dict[str, Any], *, method: str = "POST") -> None:
-    status, told = await admin(session).ask(method, "/system/services", made)
-    assert status in {201, 204}, told
-
-
-async def run(session: aiohttp.ClientSession, name: str, body: bytes = b"aGVsbG8=") -> tuple[int, bytes, Any]:
-    # As OSCAR's clients label their base64.
-    headers = {**admin(session)._headers, "Content-Type": "application/json"}
-    async with session.post(f"/run/{name}", data=body, headers=headers) as answer:
-        return answer.status, await answer.read(), answer.headers
-
-
-async def fine(session: aiohttp.ClientSession, name: str, body: bytes = b"aGVsbG8=") -> bytes:
-    status, data, _ = await run(session, name, body)
-    assert status == 200, data
-    return data
-
-
-async def pods(place: SyncPlace, *, ready: bool = False) -> list[dict[str, Any]]:
-    async with client() as api:
-        found = (await api.get(pods_path(place.namespace))).get("items") or []
-    live = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-    return [pod for pod in live if not ready or is_ready(pod)]
-
-
-def is_ready(pod: dict[str, Any]) -> bool:
-    wanted = {"type": "Ready", "status": "True"}.items()
-    return any(wanted <= one.items() for one in pod["status"].get("conditions") or ())
 
 
 async def test_from_nothing_to_warm_and_back(place: SyncPlace) -> None:
@@ -123,12 +63,13 @@ async def test_from_nothing_to_warm_and_back(place: SyncPlace) -> None:
         took = time.perf_counter() - began
         assert (status, base64.b64decode(data)) == (200, b"hello"), data
         say(f"\nscale from zero: {took:.2f} s; {headers['Server-Timing']}")
-        say(await parts(place))
+        say(str(await parts(place)))
         assert headers["Content-Type"] == "application/json", "as the request's"
         (pod,) = await pods(place)
         key = await key_of(place, name, session)
-        over = await overhead(session, name, f"http://{pod['status']['podIP']}:18080", key)
-        assert over < 50, "on a machine that does much else; the benchmark holds the product to 10"
+        ours, theirs = await warm(session, name, f"http://{pod['status']['podIP']}:18080", key)
+        say(f"warm run p50 {ours:.1f} ms through the gateway, {theirs:.1f} ms asked of the pod")
+        assert ours - theirs < 50, "on a machine that does much else; the benchmark holds the product to 10"
         status, told = await admin(session).ask("GET", f"/v1/invocations/{headers['X-Penstock-Invocation']}")
         assert (status, told["phase"], told["job"]) == (200, "succeeded", pod["metadata"]["name"])
         async with session.get(
@@ -141,44 +82,6 @@ async def test_from_nothing_to_warm_and_back(place: SyncPlace) -> None:
 
         await eventually(none_left, seconds=120)
         assert base64.b64decode(await fine(session, name)) == b"hello", "and up again"
-
-
-async def parts(place: SyncPlace) -> str:
-    """Where a start went, by the pod's own times."""
-    (pod,) = await pods(place)
-    states = {
-        one["name"]: one["state"].get("running", {}).get("startedAt") for one in pod["status"]["containerStatuses"]
-    }
-    when = {one["type"]: one["lastTransitionTime"] for one in pod["status"]["conditions"]}
-    return f"created {pod['metadata']['creationTimestamp']}, containers {states}, conditions {when}"
-
-
-async def key_of(place: SyncPlace, name: str, session: aiohttp.ClientSession) -> str:
-    async with client() as api:
-        found = await api.get(
-            f"/api/v1/namespaces/{place.namespace}/secrets", labelSelector="penstock.dev/kind=resident-key"
-        )
-    (secret,) = found["items"]
-    return base64.b64decode(secret["data"]["token"]).decode()
-
-
-async def overhead(session: aiohttp.ClientSession, name: str, address: str, key: str) -> float:
-    """p50 of a run through the gateway less p50 of the same run asked of the pod itself, in ms, in turns."""
-    through: list[float] = []
-    direct: list[float] = []
-    for _ in range(40):
-        began = time.perf_counter()
-        await fine(session, name)
-        through.append((time.perf_counter() - began) * 1000)
-        data = frame(call(b"aGVsbG8=")) + b"aGVsbG8="
-        began = time.perf_counter()
-        async with session.post(f"{address}/run", data=data, headers={"Authorization": f"Bearer {key}"}) as answer:
-            assert answer.status == 200, await answer.text()
-            await answer.read()
-        direct.append((time.perf_counter() - began) * 1000)
-    ours, theirs = statistics.median(through), statistics.median(direct)
-    say(f"warm run p50 {ours:.1f} ms through the gateway, {theirs:.1f} ms asked of the pod: {ours - theirs:+.1f} ms")
-    return ours - theirs
 
 
 async def test_a_caller_who_leaves_has_the_script_killed(place: SyncPlace) -> None:
