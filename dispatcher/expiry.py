@@ -15,7 +15,7 @@ import structlog
 from dispatcher.dead import letters
 from penstock.errors import Closed, PenstockError
 from penstock.model import SYSTEM_BUCKET, TOPIC_DEAD, Record, Submission
-from penstock.model.objects import answer_key, log_key
+from penstock.model.objects import Kept, answer_key, log_key
 from penstock.ports import EventLog, Ledger, LogEntry, ObjectStore
 from penstock.settings import HistorySettings
 
@@ -75,8 +75,8 @@ class Expiry:
 
     async def _drop_objects(self, record: Record) -> None:
         for attempt in range(1, record.attempt + 1):
-            await self._store.delete(SYSTEM_BUCKET, log_key(record.id, attempt))
-            await self._store.delete(SYSTEM_BUCKET, answer_key(record.id, attempt))
+            await self._store.delete(SYSTEM_BUCKET, log_key(record.function_uid, record.id, attempt))
+            await self._store.delete(SYSTEM_BUCKET, answer_key(record.function_uid, record.id, attempt))
 
     async def _drop_body(self, record: Record) -> None:
         if isinstance(record.trigger, Submission) and record.trigger.body_key is not None:
@@ -91,7 +91,7 @@ class Expiry:
     async def _drop_answers(self, before: int) -> int:
         """Answers that nobody fetched: their callers stopped waiting."""
         count = 0
-        async for page in self._store.list(SYSTEM_BUCKET, "answers/"):
+        async for page in self._store.list(SYSTEM_BUCKET, f"{Kept.ANSWERS}/"):
             for info in page:
                 if info.arrived_ms < before:
                     await self._store.delete(SYSTEM_BUCKET, info.key)

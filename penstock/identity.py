@@ -1,12 +1,13 @@
 """Identities: one pure place that decides when two sightings are the same thing.
 
-Everything Penstock promises about "no object missed, none succeeds twice" rests on these four functions. They are
+Everything Penstock promises about "no object missed, none succeeds twice" rests on these functions. They are
 total, stable across processes and versions, and free of separators that could collide: fields are length-prefixed
 before they are hashed. Changing one of them changes what already ran, so tests pin known values.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ JOB_NAME_LIMIT = 52
 _JOB_DIGITS = 16
 
 _NOT_DNS = re.compile(r"[^a-z0-9-]+")
+_PLAIN_UID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def _digest(*fields: str) -> str:
@@ -29,6 +31,7 @@ def _digest(*fields: str) -> str:
     return hasher.hexdigest()
 
 
+@functools.lru_cache(maxsize=2048)  # asked for several times on the way of each input
 def object_identity(bucket: str, key: str, *, version_id: str | None, etag: str, modified_ms: int) -> str:
     """Return the 64 hex digits that name one version of one object.
 
@@ -44,6 +47,19 @@ def object_identity(bucket: str, key: str, *, version_id: str | None, etag: str,
 def payload_identity(function_uid: str, submission: str) -> str:
     """Return the identity of a body posted to a function: each accepted submission is its own thing."""
     return _digest("payload", function_uid, submission)
+
+
+def function_folder(function_uid: str) -> str:
+    """Return the folder name under which everything of one function lies in the platform's bucket, up to 65 characters.
+
+    It is the uid, as each registry gives it, and a digest of any other text. No two uids share one, also where capital
+    letters are not told from small ones; followed by a slash, none is the beginning of another; none has a character
+    that a store's policy reads as a pattern. The uid and not the name: a name may be given to a new function, which
+    must not find what is left of the old one.
+    """
+    if _PLAIN_UID.fullmatch(function_uid):
+        return function_uid
+    return f"~{_digest('function', function_uid)}"
 
 
 def invocation_id(function_uid: str, identity: str) -> str:

@@ -32,7 +32,6 @@ from penstock.adapters.s3.accounts import (
     policy_text,
 )
 from penstock.errors import AlreadyExists, NotFound, Unavailable
-from penstock.identity import job_name
 from penstock.model import Function, StorageIO
 
 log = structlog.get_logger("dispatcher.accounts")
@@ -67,13 +66,7 @@ def grants_of(function: Function) -> Grants:
     def places(entries: tuple[StorageIO, ...]) -> frozenset[Place]:
         return frozenset(Place(entry.bucket, entry.key_prefix) for entry in entries if entry.own_store)
 
-    return Grants(
-        inputs=places(function.inputs),
-        outputs=places(function.outputs),
-        # Any digit of the part of a Job's name that differs between Jobs; its length is fixed.
-        results=job_name(function.name, "?" * 64),
-        payloads="payloads/",
-    )
+    return Grants(function_uid=function.uid, inputs=places(function.inputs), outputs=places(function.outputs))
 
 
 class FunctionAccounts:

@@ -16,6 +16,7 @@ from dispatcher.kubernetes.facts import Job, Pod
 from dispatcher.kubernetes.files import items_of
 from dispatcher.kubernetes.manifest import (
     KIND_JOB,
+    LABEL_JOB,
     LABEL_KIND,
     LABEL_MANAGED,
     NOTE_DIGEST,
@@ -161,6 +162,11 @@ class JobApi:
         """Remove a generation's ConfigMap and Secret. Idempotent."""
         await self._delete(f"{self._maps}/{name}")
         await self._delete(f"{self._secrets}/{name}")
+
+    async def pods_of(self, job: str) -> list[Pod]:
+        """The pods that bear a Job's name, asked for now. Raises Unavailable, Corrupt."""
+        found: Follower[Pod] = Follower(self._client, self._pods, Pod, selector=f"{SELECTOR},{LABEL_JOB}={job}")
+        return (await found.list()).items
 
     async def why_no_pod(self, job: str) -> str:
         """What the Job controller last complained about, "" = nothing. Raises Unavailable, Forbidden."""

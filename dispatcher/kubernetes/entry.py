@@ -116,7 +116,7 @@ class Entry:
     def ref(self) -> JobRef:
         """What to ask a `ResultSource` for: the turns without a result."""
         missing = tuple(turn for turn in self.turns or () if turn not in self.results)
-        return JobRef(self.name, missing, self.standing)
+        return JobRef(self.name, self.function_uid, missing, self.standing)
 
     def learn(self, found: Iterable[ItemResult]) -> bool:
         """Returns whether something new was among them."""

@@ -36,12 +36,11 @@ FUNCTION_API = "penstock.dev/v1"
 def function_files(plan: JobPlan, settings: KubernetesSettings) -> Json:
     """The ConfigMap that every Job of this generation mounts. Raises InvalidInput when the script is too long."""
     shared = common(plan)
-    public = msgspec.structs.replace(shared, script="", secrets={}, token="")
     data = {
         "script.sh": plan.script,
         "function_config.yaml": scrubbed(plan),
         "launcher.sh": settings.launcher,
-        "plan.json": encode_items(public).decode(),
+        "plan.json": encode_items(told_sidecars(shared)).decode(),
     }
     size = sum(len(key) + len(text.encode()) for key, text in data.items())
     if size > DATA_LIMIT:
@@ -57,6 +56,11 @@ def function_files(plan: JobPlan, settings: KubernetesSettings) -> Json:
         "immutable": True,
         "data": data,
     }
+
+
+def told_sidecars(shared: JobPlan) -> JobPlan:
+    """The plan that the sidecars read: no secret, and of the script only whether there is one."""
+    return msgspec.structs.replace(shared, script="-" if shared.script.strip() else "", secrets={}, token="")
 
 
 def function_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:

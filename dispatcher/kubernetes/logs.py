@@ -5,6 +5,7 @@ that from the archive, where `output` put it and where it outlives the pod.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
@@ -15,6 +16,7 @@ from dispatcher.kubernetes.entry import Entry
 from dispatcher.kubernetes.manifest import USER
 from dispatcher.kubernetes.status import End
 from penstock.errors import InvalidInput, NotFound
+from penstock.model.objects import log_key
 from penstock.ports import ObjectStore
 
 _POLL_S = 0.25
@@ -43,26 +45,16 @@ class LogReader:
         self._closed = False
 
     async def read(self, name: str, invocation: str, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
-        """From a byte offset. Raises NotFound (no such item here nor there), Unavailable."""
+        """From a byte offset. Raises NotFound (no such item here), Unavailable."""
         entry = self._board.entries.get(name)
-        if self._archive is not None and (entry is None or entry.over is not None):
-            attempt = dict(entry.turns or ()).get(invocation, 0) if entry is not None else 0
-            try:
-                async for chunk in archived_log(self._archive, invocation, attempt, offset=offset):
-                    yield chunk
-            except NotFound:
-                if entry is None:
-                    raise
-            else:
-                return
-        async for chunk in self._live(entry, name, invocation, offset=offset, follow=follow):
-            yield chunk
-
-    async def _live(
-        self, entry: Entry | None, name: str, invocation: str, *, offset: int, follow: bool
-    ) -> AsyncIterator[bytes]:
-        if entry is None or invocation not in {turn[0] for turn in entry.turns or ()}:
+        if entry is None or (attempt := dict(entry.turns or ()).get(invocation)) is None:
             raise NotFound(f"there is no item {invocation} in a Job {name} here")
+        if self._archive is not None and entry.over is not None:
+            key = log_key(entry.function_uid, invocation, attempt)
+            with contextlib.suppress(NotFound):
+                async for chunk in archived_log(self._archive, key, offset=offset):
+                    yield chunk
+                return
         pod = await self._started(entry, wait=follow)
         if not pod:
             return

@@ -8,7 +8,7 @@ The pod (architecture, section 8) has three regular containers in this order, an
   runs). Their store account, where one is configured, is in /oscar/store and is read at each use. /tmp is shared by the
   two of them and by nobody else: they talk there.
 * `input`'s first instruction makes the FIFOs in /oscar/run; the launcher waits until they are there.
-* `output` puts each item's `ItemResult` at `results.result_key(...)` in the platform's bucket before it acknowledges.
+* `output` puts each item's `ItemResult` at `result_key(...)` in the platform's bucket before it acknowledges.
 * `oscar-container` (the user's image) runs the launcher, which ends only after `output` has acknowledged every item. It
   sees /oscar/config (launcher.sh, script.sh, function_config.yaml), its own variables, secrets and token, nothing else.
 """

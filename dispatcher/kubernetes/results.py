@@ -13,9 +13,9 @@ import msgspec
 
 from dispatcher.kubernetes.status import End, Exit, Standing
 from penstock.errors import Corrupt, NotFound
-from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult
+from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult, JobPhase, JobPlan
 from penstock.model.job import EXIT_AGENT_LOST, EXIT_DEADLINE, EXIT_INVALID, EXIT_PUBLISH, EXIT_STAGE_IN
-from penstock.model.objects import result_key
+from penstock.model.objects import job_results, result_key
 from penstock.ports import ObjectStore
 
 __all__ = ["JobRef", "PodResults", "ResultSource", "StoreResults", "Turn", "exit_error", "result_key"]
@@ -40,8 +40,13 @@ class JobRef(msgspec.Struct, frozen=True):
     """Which results are wanted, and how the Job stands."""
 
     name: str
+    function_uid: str
     turns: tuple[Turn, ...]
     standing: Standing
+
+    def key(self, turn: Turn) -> str:
+        """Where the result of a turn is kept."""
+        return result_key(self.function_uid, self.name, *turn)
 
 
 class ResultSource(Protocol):
@@ -53,9 +58,13 @@ class ResultSource(Protocol):
         """The results that are there, in any order. Raises Unavailable: not known now, ask again."""
         ...
 
-    async def forget(self, name: str, turns: Sequence[Turn] | None) -> None:
-        """The final records of a Job are durable: remove its results. None = its turns are not known. Idempotent.
-        Raises Unavailable.
+    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
+        """The durable results of a Job that is gone. Raises Unavailable."""
+        ...
+
+    async def forget(self, function_uid: str, name: str, turns: Sequence[Turn] | None) -> None:
+        """The final records of a Job are durable: remove its results. "", None = its function and turns are not known
+        here, which is so for a Job that is gone. Idempotent. Raises Unavailable.
         """
         ...
 
@@ -69,21 +78,30 @@ class StoreResults:
         self._store = store
         self._decode = msgspec.json.Decoder(ItemResult).decode
         self._gate = asyncio.Semaphore(_READS_AT_ONCE)
+        #: Functions' uids by the names of Jobs that are gone and left results.
+        self._left: dict[str, str] = {}
 
     async def results(self, job: JobRef) -> Sequence[ItemResult]:
         """Raises Unavailable. A result that cannot be read counts as missing, with its words in an error result."""
         turns = job.turns
         if len(turns) > 1:
-            there = {
-                info.key async for page in self._store.list(SYSTEM_BUCKET, f"results/{job.name}/") for info in page
-            }
-            turns = tuple(turn for turn in turns if result_key(job.name, *turn) in there)
-        found = await asyncio.gather(*(self._read(job.name, turn) for turn in turns))
+            pages = self._store.list(SYSTEM_BUCKET, job_results(job.function_uid, job.name))
+            there = {info.key async for page in pages for info in page}
+            turns = tuple(turn for turn in turns if job.key(turn) in there)
+        found = await asyncio.gather(*(self._read(job, turn) for turn in turns))
         return [told for result in found if result is not None and (told := _why_killed(result, job.standing))]
 
-    async def _read(self, job: str, turn: Turn) -> ItemResult | None:
+    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
+        turns = tuple((item.invocation, item.attempt) for item in plan.items)
+        gone = Standing(phase=JobPhase.LOST, end=End.OVER)
+        found = list(await self.results(JobRef(plan.name, plan.function_uid, turns, gone)))
+        if found:
+            self._left[plan.name] = plan.function_uid
+        return found
+
+    async def _read(self, job: JobRef, turn: Turn) -> ItemResult | None:
         invocation, attempt = turn
-        key = result_key(job, invocation, attempt)
+        key = job.key(turn)
         async with self._gate:
             try:
                 parts = [chunk async for chunk in self._store.read(SYSTEM_BUCKET, key, length=_LONGEST_BYTES)]
@@ -97,14 +115,18 @@ class StoreResults:
             return _unreadable(invocation, attempt, Corrupt(f"the result {key} is that of another item"))
         return result
 
-    async def forget(self, name: str, turns: Sequence[Turn] | None) -> None:
+    async def forget(self, function_uid: str, name: str, turns: Sequence[Turn] | None) -> None:
+        function_uid = function_uid or self._left.get(name, "")
+        if not function_uid:
+            return  # a Job that left nothing
         if turns is None:
-            pages = self._store.list(SYSTEM_BUCKET, f"results/{name}/")
+            pages = self._store.list(SYSTEM_BUCKET, job_results(function_uid, name))
             keys = [info.key async for page in pages for info in page]
         else:
-            keys = [result_key(name, *turn) for turn in turns]
+            keys = [result_key(function_uid, name, *turn) for turn in turns]
         for key in keys:
             await self._store.delete(SYSTEM_BUCKET, key)
+        self._left.pop(name, None)
 
 
 def _why_killed(result: ItemResult, standing: Standing) -> ItemResult | None:
@@ -127,7 +149,10 @@ class PodResults:
 
     objects = False
 
-    async def forget(self, name: str, turns: Sequence[Turn] | None) -> None:
+    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:  # noqa: ARG002 - a pod leaves nothing
+        return []
+
+    async def forget(self, function_uid: str, name: str, turns: Sequence[Turn] | None) -> None:
         """There is nothing but the pod."""
 
     async def results(self, job: JobRef) -> Sequence[ItemResult]:

@@ -23,9 +23,9 @@ from dispatcher.kubernetes.files import items_map
 from dispatcher.kubernetes.logs import LogReader
 from dispatcher.kubernetes.manifest import NOTE_CANCEL, decode_items
 from dispatcher.kubernetes.preparing import FunctionObjects
-from dispatcher.kubernetes.results import JobRef, ResultSource
+from dispatcher.kubernetes.results import ResultSource
 from dispatcher.kubernetes.settings import KubernetesSettings
-from dispatcher.kubernetes.status import End, Standing
+from dispatcher.kubernetes.status import End
 from dispatcher.kubernetes.sweep import sweep
 from dispatcher.kubernetes.template import Rendered
 from dispatcher.kubernetes.volumes import VolumeSettings
@@ -222,12 +222,22 @@ class KubernetesRunner:
                 # Of a Job that we ended ourselves the exit tells nothing; a result object still does.
                 if entry.ended is None or self._source.objects:
                     entry.learn(await self._patiently(self._source.results, entry.ref()))
+                if end is End.OVER and entry.pod is None and await self._has_pod(entry):
+                    continue
                 if end is End.OVER or entry.complete:
                     entry.conclude()
                 elif entry.standing.end is end:
                     break  # until more is heard of it
         entry.concluding = False
         self._tell(entry, now_ms())
+
+    async def _has_pod(self, entry: Entry) -> bool:
+        """Whether a pod of the Job is there that the watch has not yet told of: the two watches run apart, and of a Job
+        that is over its pod knows how its items ended.
+        """
+        for pod in await self._patiently(self._api.pods_of, entry.name):
+            self._board.pod_is(pod, now_ms())
+        return entry.pod is not None
 
     async def _patiently(self, ask: Any, about: Any) -> Any:
         """Infrastructure that is away for a while must not turn results into losses."""
@@ -351,18 +361,12 @@ class KubernetesRunner:
             await self._api.mark_pod(entry.pod.metadata.name, {NOTE_CANCEL: lines})
 
     async def log(self, name: str, invocation: str, *, offset: int = 0, follow: bool = False) -> AsyncIterator[bytes]:
-        """Live of the whole container: a list's items are told apart only in the archived logs. From the archive when
-        the Job is not here.
-        """
+        """Live of the whole container: a list's items are told apart only in the archive, read once the Job is over."""
         async for chunk in self._logs.read(name, invocation, offset=offset, follow=follow):
             yield chunk
 
     async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
-        if not self._source.objects:
-            return []
-        turns = tuple((item.invocation, item.attempt) for item in plan.items)
-        gone = Standing(phase=JobPhase.LOST, end=End.OVER)
-        return list(await self._source.results(JobRef(plan.name, turns, gone)))
+        return await self._source.left_behind(plan)
 
     async def forget(self, name: str) -> None:
         self._check_active()
@@ -370,8 +374,10 @@ class KubernetesRunner:
         await self._api.delete_job(name, entry.uid if entry is not None else "")
         if entry is None or entry.listed:
             await self._api.delete_items(name)
-        await self._source.forget(name, entry.turns if entry is not None else None)
+        uid, turns = ("", None) if entry is None else (entry.function_uid, entry.turns)
+        await self._source.forget(uid, name, turns)
         self._told.pop(name, None)
+        self._news.pop(name, None)
         self._board.forget(name)
 
     async def room(self) -> Room:

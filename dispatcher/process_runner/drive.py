@@ -1,21 +1,24 @@
 """Takes one Job from its first item to its last: stage, run, wait for the end, hand over to publication, go on.
 
-The next item is staged while one runs, and an item is published while the next one runs: the script is what
-everything waits for. Ending an item early (deadline, cancel, memory) leaves the launcher alone, so the rest of the
-list goes on.
+The next items are staged while one runs, and an item is published while the next one runs: the script is what
+everything waits for. The launcher is told of one item ahead, so it goes on by itself and never waits for us either.
+Ending an item early (deadline, cancel, memory) leaves the launcher alone, so the rest of the list goes on.
 """
 # Plain os calls, no Path objects: on the path of every item; a Path object costs more than the system call
+# ruff: noqa: PTH108
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
-from dispatcher.process_runner import output_log, processes
+from dispatcher.process_runner import ending, output_log, processes, reuse
 from dispatcher.process_runner.finish import finish
 from dispatcher.process_runner.group import Group
 from dispatcher.process_runner.janitor import Janitor
@@ -25,17 +28,22 @@ from dispatcher.process_runner.layout import Note, write
 from dispatcher.sidecar import environment
 from dispatcher.sidecar.events import ItemInput
 from dispatcher.sidecar.stage import StageError, stage
+from dispatcher.sidecar.staging import check_script
 from dispatcher.sidecar.verdict import refused
 from penstock.clock import now_ms
 from penstock.errors import PenstockError
 from penstock.model import ErrorClass, ItemResult, JobPhase
-from penstock.model.job import EXIT_INVALID, EXIT_STAGE_IN
+from penstock.model.job import EXIT_STAGE_IN
 from penstock.ports import ObjectStore
 
 _FIRST_LOOK_S = 0.002
 _LONGEST_LOOK_S = 0.1
 _KILL_AGAIN_S = 0.1
 _WORTH_CLEARING = 1024 * 1024
+#: Items that are staged while one runs: one that its launcher knows of, one to be said when that one begins.
+_STAGED_AHEAD = 2
+#: Turns of the loop that the next Job takes from a free slot to its script's start. Publication lets it go first.
+_TURNS = 4
 #: How many launchers one item may be given before it counts as killed.
 _LAUNCHERS = 3
 
@@ -85,30 +93,34 @@ class Driver:
         self._report(job, job.results())
 
     async def _drive(self, job: Job, group: Group) -> None:
-        ahead: asyncio.Task[None] | None = None
+        ahead: deque[asyncio.Task[None]] = deque()
+        begun = 1
         try:
             for item in job.items:
-                if ahead is not None:
-                    await ahead
-                    ahead = None
+                if ahead:
+                    await ahead.popleft()
                 else:
                     await self._stage(job, item)
-                following = item.index + 1
-                if following < len(job.items):
-                    ahead = asyncio.create_task(self._stage(job, job.items[following]), name=f"stage {job.plan.name}")
+                while begun < len(job.items) and begun <= item.index + _STAGED_AHEAD:
+                    staging = self._stage(job, job.items[begun])
+                    ahead.append(asyncio.create_task(staging, name=f"stage {job.plan.name}"))
+                    begun += 1
                 if item.state is State.DONE:
                     continue
                 await self._turn(job, item)
                 if item.state is State.ENDED:
                     group.add(item)
         finally:
-            if ahead is not None and not ahead.done():
-                ahead.cancel()
-                await asyncio.wait({ahead})
+            for task in ahead:
+                task.cancel()
+            if ahead:
+                await asyncio.wait(ahead)
         self.sweep(job)
         job.scripts_done = True
         if group.busy:
             self._report(job, ())
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
         await group.flush()
 
     def sweep(self, job: Job) -> None:
@@ -131,18 +143,25 @@ class Driver:
         """Bring the input and write the item's variables; a refusal is the item's result."""
         if item.state is not State.WAITING or item.ready:
             return
-        if not job.plan.script.strip():
-            message = f"the function {job.plan.function} has no script"
-            self.settle(job, item, refused(item.job_item, ErrorClass.INVALID, message, EXIT_INVALID, now_ms()))
+        try:
+            check_script(job.plan)
+        except StageError as error:
+            self.settle(job, item, refused(item.job_item, error.error, error.message, error.exit_code, now_ms()))
             return
         try:
-            item.folder.create(self._janitor.spare_item)
+            used = item.folder.create(self._janitor.spare_item)
             staged = await stage(self._store, job.plan, item.job_item, item.folder.inputs, item.folder.blank)
             if item.state is not State.WAITING:  # cancelled meanwhile
                 return
             _write_environment(job, item, staged.input_path, staged.given)
+            if used:
+                if staged.given.object is None or not staged.input_path:
+                    with contextlib.suppress(FileNotFoundError):  # no input came of it, and a script would see it
+                        os.unlink(item.folder.blank)
+                item.mark = reuse.mark(item.folder.root)
             item.staged = staged
             item.ready = True
+            self._tell_ahead(job)
         except StageError as error:
             self._refuse(job, item, error.error, error.message, error.exit_code)
         except OSError as error:
@@ -162,6 +181,8 @@ class Driver:
             return
         if item.state is State.WAITING:
             item.started_ms = now_ms()
+            if item.told is not None and item.staged is not None:  # it began when the one before it was over
+                item.started_ms = min(item.started_ms, max(job.freed_ms, item.staged.staged_ms))
             item.state = State.RUNNING
         loop = asyncio.get_running_loop()
         left = job.plan.deadline_s - (now_ms() - item.started_ms) / 1000
@@ -176,6 +197,7 @@ class Driver:
                 # A launcher that went before it began (an idle one goes with the life that made it) has run nothing.
                 if item.code is not None or item.why is not None or item.folder.started():
                     break
+                item.told = None
             held = await self._released(job, item)
         except PenstockError as error:  # no launcher can be started
             item.state = State.WAITING
@@ -186,6 +208,7 @@ class Driver:
             job.current = None
         if held or not item.finished_ms:
             item.finished_ms = now_ms()
+        job.alone = job.alone or held
         item.state = State.ENDED
 
     async def _ended(self, job: Job, item: Item) -> None:
@@ -195,14 +218,32 @@ class Driver:
             self.look(job, item)
             return
         lane = job.lane
-        if lane is None or lane.gone:
-            lane = self._attach(job)
-        if not lane.say(f"run {job.plan.name} {item.index}\n"):
-            # It has just gone, or user code filled its FIFO: nothing sensible can be said to it any more.
-            lane.kill()
+        if lane is not None and item.told is lane:
+            self.look(job, item)  # it may be over already, or its launcher gone
+        else:
+            if lane is None or lane.gone:
+                lane = self._attach(job)
+            item.told = lane
+            if not lane.say(f"run {job.plan.name} {item.index}\n"):
+                # It has just gone, or user code filled its FIFO: nothing sensible can be said to it any more.
+                lane.kill()
+        self._tell_ahead(job)
         await item.ended
         if item.code is None and job.family is not None:
             processes.kill_all(job.family)  # without a launcher nobody will ever say how these end
+
+    def _tell_ahead(self, job: Job) -> None:
+        """Tell the launcher of the next item, if it knows of the one that runs and of no other."""
+        current, lane = job.current, job.lane
+        if job.alone or current is None or lane is None or lane.gone or current.told is not lane:
+            return
+        for item in job.items[current.index + 1 : current.index + 1 + _STAGED_AHEAD]:
+            if item.state is State.DONE:
+                continue
+            if item.state is State.WAITING and item.ready and item.told is not lane:
+                word = f"run {job.plan.name} {item.index}\n"
+                item.told = lane if lane.say(word) else None
+            return
 
     def _orphan(self, job: Job, item: Item) -> None:
         if job.family is not None:
@@ -214,7 +255,10 @@ class Driver:
         """The doorbell rang, or might have been lost, or the launcher is gone: the code file is what counts."""
         if item.ended is None or item.ended.done():
             return
-        item.code = item.folder.code()
+        item.code, ended_ms = item.folder.end()
+        if item.code is not None:
+            # By the file's clock, which may be some milliseconds behind.
+            item.finished_ms = job.freed_ms = max(item.started_ms, ended_ms)
         if item.code is not None or job.lane is None or job.lane.gone:
             item.ended.set_result(None)
 
@@ -237,22 +281,37 @@ class Driver:
         """
         if item.state is not State.RUNNING or item.why is not None:
             return
-        item.why, item.why_text = why, text
-        item.folder.note_why(why)
+        if ending.over(job, item):  # it was faster
+            self.look(job, item)
+            return
+        self._note_why(item, why, text)
         if item.deadline is not None:
             item.deadline.cancel()
         if at_once:
             self._kill(job, item)
             return
-        if job.family is not None:
-            processes.send(processes.members(job.family), signal.SIGTERM)
+        ending.send(job, item, signal.SIGTERM)
         asyncio.get_running_loop().call_later(self._settings.grace_s, self._kill, job, item)
+
+    def _note_why(self, item: Item, why: ErrorClass, text: str) -> None:
+        item.why, item.why_text = why, text
+        item.folder.note_why(why)
+
+    def cancel(self, job: Job, item: Item, reason: str) -> None:
+        """Keep an item from running, or end it."""
+        if item.state is State.RUNNING:
+            self.end(job, item, ErrorClass.CANCELLED, reason)
+        elif item.state is State.WAITING and item.why is None:
+            text = reason or "cancelled before its turn"
+            if item.told is None:
+                self.settle(job, item, refused(item.job_item, ErrorClass.CANCELLED, text, None, now_ms()))
+            else:  # its launcher may begin with it at any moment: it is ended then
+                self._note_why(item, ErrorClass.CANCELLED, text)
 
     def _kill(self, job: Job, item: Item) -> None:
         if item.state is not State.RUNNING:
             return
-        if job.family is not None:
-            processes.kill_all(job.family)
+        ending.kill(job, item)
         asyncio.get_running_loop().call_later(_KILL_AGAIN_S, self._kill, job, item)
 
     # The end
@@ -260,6 +319,9 @@ class Driver:
     async def _publish(self, job: Job, items: list[Item]) -> None:
         limit = self._settings.log_limit
         results = await finish(self._store, job, items, log_limit=limit, opened_ms=self._opened_ms)
+        if len(job.items) > 1 and not job.strays and job.family is not None:
+            above = max(job.watched, job.family.above)
+            job.strays, job.watched = processes.strays(job.family, above, self._lanes.sessions)
         for item, result in zip(items, results, strict=True):
             self._done(job, item, result)
         if len(job.items) > 1:  # else the Job's end says it
@@ -277,12 +339,16 @@ class Driver:
         item.result = result
         item.state = State.DONE
         if len(job.items) > 1:
-            self._clear(item)
+            self._clear(job, item)
 
-    def _clear(self, item: Item) -> None:
-        """Free the disk of an item's data before its list is through, where that may be worth it: the rest goes with
-        the Job. The log stays while somebody may follow it.
+    def _clear(self, job: Job, item: Item) -> None:
+        """An item of a list is through: its folder may serve the next one. Else free the disk of its data where that
+        may be worth it; the rest goes with the Job. The log stays while somebody may follow it.
         """
+        may = item.ready and item.noted and item.log_size <= 0 and not job.strays
+        if may and self._janitor.keep_item(item.folder.root, item.mark):
+            item.ready = False
+            return
         trigger = item.job_item.trigger
         published = 0 if item.result is None else sum(output.size for output in item.result.outputs)
         if trigger.size + published > _WORTH_CLEARING:

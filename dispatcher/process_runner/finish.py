@@ -29,7 +29,7 @@ from penstock.clock import now_ms
 from penstock.errors import InvalidInput, PenstockError
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, ItemResult, Submission
 from penstock.model.job import EXIT_PUBLISH
-from penstock.model.objects import answer_key
+from penstock.model.objects import answer_key, log_key
 from penstock.ports import ObjectStore
 
 
@@ -62,12 +62,14 @@ async def finish(
             drafts = [draft for draft in drafts if draft not in moving]
             results |= {draft.item.index: _failed(draft.item, error) for draft in moving}
     if len(drafts) == 1:
-        done = [await _carry_out(store, drafts[0], log_limit, opened_ms)]
+        done = [await _carry_out(store, job, drafts[0], log_limit, opened_ms)]
     else:
-        done = list(await asyncio.gather(*(_carry_out(store, draft, log_limit, opened_ms) for draft in drafts)))
+        done = list(await asyncio.gather(*(_carry_out(store, job, draft, log_limit, opened_ms) for draft in drafts)))
     results |= {draft.item.index: result for draft, result in zip(drafts, done, strict=True)}
     with contextlib.suppress(OSError):  # without it a later life finds it out again, by the intent
         job.folder.note(Note(item=index, result=result) for index, result in results.items())
+        for item in items:
+            item.noted = True
     return [results[item.index] for item in items]
 
 
@@ -78,20 +80,20 @@ async def _prepare(store: ObjectStore, job: Job, item: Item) -> _Draft:
     asked = wants_answer(item)
     prepared = await outputs.prepare(item.folder.outputs, job.plan.outputs, keep=asked) if wanted else Prepared()
     if asked and wanted:
-        await _keep_answer(store, item, prepared)
+        await _keep_answer(store, job, item, prepared)
     return _Draft(item, lineage, prepared, _result(item, error, exit_code, message, prepared))
 
 
-async def _carry_out(store: ObjectStore, draft: _Draft, log_limit: int, opened_ms: int) -> ItemResult:
+async def _carry_out(store: ObjectStore, job: Job, draft: _Draft, log_limit: int, opened_ms: int) -> ItemResult:
     item = draft.item
     try:
         if item.log_size > 0 and draft.prepared.targets:  # side by side their disk syncs cost one wait instead of two
             published, (log_bytes, truncated) = await asyncio.gather(
-                _publish(store, draft, opened_ms), _archive(store, item, log_limit)
+                _publish(store, draft, opened_ms), _archive(store, job, item, log_limit)
             )
         else:
             published = await _publish(store, draft, opened_ms)
-            log_bytes, truncated = await _archive(store, item, log_limit)
+            log_bytes, truncated = await _archive(store, job, item, log_limit)
     except (PenstockError, OSError) as error:
         return _failed(item, error)
     return msgspec.structs.replace(
@@ -114,12 +116,11 @@ def _failed(item: Item, error: Exception) -> ItemResult:
     )
 
 
-async def _archive(store: ObjectStore, item: Item, limit: int) -> tuple[int, bool]:
+async def _archive(store: ObjectStore, job: Job, item: Item, limit: int) -> tuple[int, bool]:
     return await output_log.archive(
         store,
         item.folder.log,
-        item.job_item.invocation,
-        item.job_item.attempt,
+        log_key(job.plan.function_uid, item.job_item.invocation, item.job_item.attempt),
         size=item.log_size,
         truncated=item.log_truncated,
         limit=limit,
@@ -199,7 +200,7 @@ def wants_answer(item: Item) -> bool:
         return False
 
 
-async def _keep_answer(store: ObjectStore, item: Item, prepared: Prepared) -> None:
+async def _keep_answer(store: ObjectStore, job: Job, item: Item, prepared: Prepared) -> None:
     path = f"{item.folder.root}/answer"
 
     def make() -> bool:
@@ -207,7 +208,7 @@ async def _keep_answer(store: ObjectStore, item: Item, prepared: Prepared) -> No
             return answer.write_answer(prepared.files, sink)
 
     if await asyncio.to_thread(make):
-        key = answer_key(item.job_item.invocation, item.job_item.attempt)
+        key = answer_key(job.plan.function_uid, item.job_item.invocation, item.job_item.attempt)
         await store.publish(Path(path), SYSTEM_BUCKET, key, consume=True)
     else:
         os.unlink(path)

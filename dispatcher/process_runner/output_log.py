@@ -19,7 +19,6 @@ from dispatcher.sidecar.logs import LOG_LIMIT, dropped_note, trim
 from dispatcher.sidecar.outputs import has_writer
 from penstock.errors import NotFound, PenstockError
 from penstock.model import SYSTEM_BUCKET
-from penstock.model.objects import log_key
 from penstock.ports import ObjectStore
 
 __all__ = ["LOG_LIMIT", "archive", "follow", "held", "trim"]
@@ -45,12 +44,11 @@ def held(path: str, family: Family | None) -> tuple[bool, int]:
 
 
 async def archive(
-    store: ObjectStore, path: str, invocation: str, attempt: int, *, size: int, truncated: bool, limit: int
+    store: ObjectStore, path: str, key: str, *, size: int, truncated: bool, limit: int
 ) -> tuple[int, bool]:
-    """Keep the output beyond the Job. Returns (bytes kept, whether some were dropped). A script that printed nothing
-    leaves no object. A log that cannot be kept does not fail the item: it counts as dropped.
+    """Keep the output beyond the Job, as `key`. Returns (bytes kept, whether some were dropped). A script that printed
+    nothing leaves no object. A log that cannot be kept does not fail the item: it counts as dropped.
     """
-    key = log_key(invocation, attempt)
     if size < 0:  # an earlier life archived it, or nothing was ever started
         try:
             return (await store.head(SYSTEM_BUCKET, key)).size, truncated

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from dispatcher.process_runner import output_log, processes, recovery
+from dispatcher.process_runner import ending, output_log, processes, recovery
 from dispatcher.process_runner.drive import Driver, Settings
 from dispatcher.process_runner.janitor import Janitor
 from dispatcher.process_runner.job import Job, State, same_plan
@@ -26,7 +26,6 @@ from dispatcher.process_runner.lanes import Lane, Lanes, base_environment
 from dispatcher.process_runner.layout import JobFolder, trouble
 from dispatcher.sidecar.answer import read_log
 from dispatcher.sidecar.environment import job_variables
-from dispatcher.sidecar.verdict import refused
 from penstock.clock import now_ms
 from penstock.errors import AlreadyExists, Closed, InvalidInput, NotFound
 from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult, JobPhase, JobPlan, JobStatus
@@ -219,7 +218,7 @@ class ProcessRunner:
         for job, item in running:
             limit = job.plan.resources.memory_bytes
             if limit and job.family is not None:
-                used = processes.resident_bytes(processes.members(job.family))
+                used = processes.resident_bytes(ending.of_item(job, item))
                 item.max_rss = max(item.max_rss, used)
                 if used > limit:
                     text = (
@@ -268,11 +267,7 @@ class ProcessRunner:
         for item in job.items:
             if invocation and item.job_item.invocation != invocation:
                 continue
-            if item.state is State.WAITING:
-                text = reason or "cancelled before its turn"
-                self._driver.settle(job, item, refused(item.job_item, ErrorClass.CANCELLED, text, None, now_ms()))
-            elif item.state is State.RUNNING:
-                self._driver.end(job, item, ErrorClass.CANCELLED, reason)
+            self._driver.cancel(job, item, reason)
 
     async def log(self, name: str, invocation: str, *, offset: int = 0, follow: bool = False) -> AsyncIterator[bytes]:
         job = self._jobs.get(name)
@@ -286,7 +281,7 @@ class ProcessRunner:
             async for chunk in live:
                 yield chunk
         else:
-            async for chunk in read_log(self._store, invocation, item.job_item.attempt, offset):
+            async for chunk in read_log(self._store, job.plan.function_uid, invocation, item.job_item.attempt, offset):
                 yield chunk
 
     async def forget(self, name: str) -> None:
@@ -297,7 +292,10 @@ class ProcessRunner:
             return
         if not job.over:
             await self._abandon(job)
-        await self._janitor.discard(job.folder.root)
+        if self._news:
+            self._news = collections.deque(status for status in self._news if status.name != name)
+        marks = {str(item.index): item.mark for item in job.items if item.ready}
+        await self._janitor.discard(job.folder.root, marks)
 
     async def room(self) -> Room:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

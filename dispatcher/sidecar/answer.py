@@ -70,19 +70,21 @@ def _encode(source: IO[bytes], sink: IO[bytes]) -> None:
         sink.write(base64.b64encode(chunk))
 
 
-async def read_answer(store: ObjectStore, invocation: str, attempt: int) -> AsyncIterator[bytes]:
+async def read_answer(store: ObjectStore, function_uid: str, invocation: str, attempt: int) -> AsyncIterator[bytes]:
     """Stream the answer of a finished run that was asked for: from its output files, else the script's output."""
     try:
-        async for chunk in store.read(SYSTEM_BUCKET, answer_key(invocation, attempt)):
+        async for chunk in store.read(SYSTEM_BUCKET, answer_key(function_uid, invocation, attempt)):
             yield chunk
     except NotFound:
-        async for chunk in read_log(store, invocation, attempt):
+        async for chunk in read_log(store, function_uid, invocation, attempt):
             yield chunk
 
 
-async def read_log(store: ObjectStore, invocation: str, attempt: int, offset: int = 0) -> AsyncIterator[bytes]:
+async def read_log(
+    store: ObjectStore, function_uid: str, invocation: str, attempt: int, offset: int = 0
+) -> AsyncIterator[bytes]:
     """Stream what a finished attempt printed, from a byte offset. A script that printed nothing yields nothing."""
-    key = log_key(invocation, attempt)
+    key = log_key(function_uid, invocation, attempt)
     try:
         if offset and (await store.head(SYSTEM_BUCKET, key)).size <= offset:
             return

@@ -21,7 +21,7 @@ import msgspec
 from dispatcher.sidecar import environment, events, pair, pod
 from dispatcher.sidecar.events import ItemInput, ObjectRef, Shape
 from dispatcher.sidecar.s3 import S3
-from dispatcher.sidecar.staging import MEMORY_BYTES, check_hops, hops_of, stage_error
+from dispatcher.sidecar.staging import MEMORY_BYTES, check_hops, check_script, hops_of, stage_error
 from penstock.clock import now_ms
 from penstock.errors import NotFound, PenstockError
 from penstock.model import SYSTEM_BUCKET, BucketEvent, JobItem, ObjectInfo, Submission
@@ -126,6 +126,7 @@ class Input:
             return pair.Refused(index=index, error=refusal.error, message=refusal.message, exit_code=refusal.exit_code)
 
     def _try(self, index: int, item: JobItem) -> pair.Staged:
+        check_script(self._plan)
         folder = self._place.item(index)
         self._make(folder)
         given, target = self._classify(item, f"{folder}/in")

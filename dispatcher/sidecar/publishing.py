@@ -38,7 +38,7 @@ from penstock.clock import now_ms
 from penstock.errors import NotFound, PenstockError
 from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult, JobItem, JobPlan, OutputObject, Submission
 from penstock.model.job import EXIT_PUBLISH
-from penstock.model.objects import answer_key, log_key, result_key
+from penstock.model.objects import answer_key, job_results, log_key, result_key
 
 _encode = msgspec.json.Encoder().encode
 _COPY_BYTES = 1024 * 1024
@@ -56,8 +56,8 @@ class Publisher:
 
     def settled(self) -> dict[int, str]:
         """Items that have a durable result already, with its key: this pod replaces another one. Raises Unavailable."""
-        keys = {result_key(self._job, item.invocation, item.attempt): index for index, item in enumerate(self._items)}
-        found = self._store.keys(SYSTEM_BUCKET, f"results/{self._job}/")
+        keys = {self._result_key(item.invocation, item.attempt): index for index, item in enumerate(self._items)}
+        found = self._store.keys(SYSTEM_BUCKET, job_results(self._plan.function_uid, self._job))
         return {keys[key]: key for key in found if key in keys}
 
     def settle(self, act: Settle, refusal: pair.Refused | None) -> ItemResult:
@@ -180,7 +180,8 @@ class Publisher:
                     return ()
                 sink.flush()
                 content = Content.of_file(sink.fileno(), sink.tell())
-                Write(self._store, SYSTEM_BUCKET, answer_key(item.invocation, item.attempt)).put(content)
+                key = answer_key(self._plan.function_uid, item.invocation, item.attempt)
+                Write(self._store, SYSTEM_BUCKET, key).put(content)
         except PenstockError as error:
             return (f"the answer could not be kept: {error}",)
         except OSError as error:
@@ -198,7 +199,7 @@ class Publisher:
             size = os.fstat(descriptor).st_size
             if not size:
                 return 0, dropped
-            write = Write(self._store, SYSTEM_BUCKET, log_key(item.invocation, item.attempt))
+            write = Write(self._store, SYSTEM_BUCKET, log_key(self._plan.function_uid, item.invocation, item.attempt))
             if size <= LOG_LIMIT and not dropped:
                 write.put(Content.of_file(descriptor, size, part_bytes=LOG_LIMIT))
                 return size, False
@@ -217,9 +218,12 @@ class Publisher:
             os.close(descriptor)
 
     def _record(self, result: ItemResult) -> ItemResult:
-        key = result_key(self._job, result.invocation, result.attempt)
+        key = self._result_key(result.invocation, result.attempt)
         Write(self._store, SYSTEM_BUCKET, key).put(Content.of_bytes(_encode(result)))
         return result
+
+    def _result_key(self, invocation: str, attempt: int) -> str:
+        return result_key(self._plan.function_uid, self._job, invocation, attempt)
 
 
 def exit_code_of(result: ItemResult) -> int:

@@ -42,7 +42,7 @@ from dispatcher.sidecar.run_course import (
 )
 from dispatcher.sidecar.s3 import Settings
 from dispatcher.sidecar.slot import NotUp, Slot, remove
-from dispatcher.sidecar.staging import MEMORY_BYTES, stage_error
+from dispatcher.sidecar.staging import MEMORY_BYTES, check_script, stage_error
 from dispatcher.sidecar.verdict import refused
 from penstock.clock import now_ms
 from penstock.errors import InvalidInput, PenstockError
@@ -214,6 +214,7 @@ class Resident:
                 self._over(course)
 
     async def _stage(self, course: _Course, call: Call, body: bytes | str) -> Staged:
+        check_script(self._plan)
         place = Folder(course.slot.item(course.number), course.slot.seen_item(course.number))
         if isinstance(body, bytes):
             staged = classify(call, body, place.path)

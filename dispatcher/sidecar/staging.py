@@ -58,6 +58,12 @@ def stage_error(error: PenstockError | OSError) -> StageError:
     return StageError(ErrorClass.STAGE_IN, f"the input could not be staged: {why}", EXIT_STAGE_IN)
 
 
+def check_script(plan: JobPlan) -> None:
+    """Raises StageError: there is nothing to run."""
+    if not plan.script.strip():
+        raise StageError(ErrorClass.INVALID, f"the function {plan.function} has no script", EXIT_INVALID)
+
+
 def check_hops(hops: int, plan: JobPlan) -> None:
     """Raises StageError."""
     if hops >= plan.max_hops:

@@ -12,7 +12,7 @@ import msgspec
 LONGEST_BYTES = 256
 #: What may lie in a FIFO between two reads.
 READ_BYTES = 65536
-_REASONS = ([], [b"oom"], [b"term"], [b"oom", b"term"])
+_REASONS: tuple[list[bytes], ...] = ([], [b"oom"], [b"term"], [b"oom", b"term"])
 
 
 class Hello(msgspec.Struct, frozen=True):

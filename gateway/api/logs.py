@@ -27,7 +27,7 @@ async def output(
     while True:
         ended = record.phase.final or attempt < record.attempt
         # Archive first: an attempt that ends in between is found there in the next round, or was running here.
-        async for chunk in _archived(services, record.id, attempt, sent):
+        async for chunk in _archived(services, record, attempt, sent):
             sent += len(chunk)
             yield chunk
         if ended:
@@ -41,9 +41,10 @@ async def output(
         record = await _moved(services, record)
 
 
-async def _archived(services: Services, invocation: str, attempt: int, start: int) -> AsyncIterator[bytes]:
+async def _archived(services: Services, record: Record, attempt: int, start: int) -> AsyncIterator[bytes]:
+    key = log_key(record.function_uid, record.id, attempt)
     try:
-        async for chunk in services.store.read(SYSTEM_BUCKET, log_key(invocation, attempt), start=start):
+        async for chunk in services.store.read(SYSTEM_BUCKET, key, start=start):
             yield chunk
     except NotFound:
         return

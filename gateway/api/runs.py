@@ -22,7 +22,7 @@ from penstock.codec import encode
 from penstock.errors import InvalidInput, NotFound, PenstockError, Unavailable
 from penstock.identity import invocation_id
 from penstock.model import SYSTEM_BUCKET, TOPIC_EVENTS, ErrorClass, Function, Phase, Record, Submission
-from penstock.model.objects import answer_key, log_key
+from penstock.model.objects import answer_key, log_key, payload_key
 from penstock.ports import LogEntry
 from penstock.tracing import TRACEPARENT, parsed
 
@@ -80,9 +80,9 @@ async def answered(request: web.Request, function: Function, timeout_s: float) -
         refused = BodyRefused if record.error is ErrorClass.INVALID else RunFailed
         raise refused(await _failure(services, record), invocation=invocation)
     headers = {"Content-Type": "text/plain", "X-Penstock-Invocation": invocation, "X-Penstock-Job": invocation}
-    chunks = read_answer(services.store, record.id, record.attempt)
+    chunks = read_answer(services.store, record.function_uid, record.id, record.attempt)
     response = await wire.stream(request, chunks, headers=headers)
-    await services.store.delete(SYSTEM_BUCKET, answer_key(record.id, record.attempt))
+    await services.store.delete(SYSTEM_BUCKET, answer_key(record.function_uid, record.id, record.attempt))
     return response
 
 
@@ -123,7 +123,7 @@ async def received(request: web.Request, function: Function, *, answer: bool) ->
     )
     if len(body) <= INLINE_BYTES:
         return submission
-    key = f"payloads/{submission.id}"
+    key = payload_key(function.uid, submission.id)
     await services.store.write(SYSTEM_BUCKET, key, body)
     return msgspec.structs.replace(submission, body=b"", body_key=key)
 
@@ -163,13 +163,13 @@ async def _failure(services: Services, record: Record) -> str:
     said = record.reason or record.phase.value
     if record.error is ErrorClass.SCRIPT and record.exit_code is not None:
         said = f"the script ended with code {record.exit_code}"
-    await services.store.delete(SYSTEM_BUCKET, answer_key(record.id, record.attempt))
+    await services.store.delete(SYSTEM_BUCKET, answer_key(record.function_uid, record.id, record.attempt))
     quoted = await _log_end(services, record)
     return f"{said} (invocation {record.id})" + (f"\n{quoted}" if quoted else "")
 
 
 async def _log_end(services: Services, record: Record) -> str:
-    key = log_key(record.id, record.attempt)
+    key = log_key(record.function_uid, record.id, record.attempt)
     try:
         size = (await services.store.head(SYSTEM_BUCKET, key)).size
         start = max(0, size - QUOTED_BYTES)

@@ -199,7 +199,7 @@ async def remove(request: web.Request) -> web.Response:
         await order_cancel(services, record, caller.user)
     await RemovedJobs(services.store).hide(function, record.id)
     for attempt in range(1, record.attempt + 1):
-        await services.store.delete(SYSTEM_BUCKET, log_key(record.id, attempt))
+        await services.store.delete(SYSTEM_BUCKET, log_key(record.function_uid, record.id, attempt))
     return web.Response(status=204)
 
 

@@ -18,6 +18,7 @@ from dispatcher.settings import DispatcherSettings
 from penstock.codec import encode
 from penstock.errors import PenstockError, Unavailable
 from penstock.model import SYSTEM_BUCKET, TOPIC_RECORDS, Function, ItemResult, Record, Submission
+from penstock.model.objects import payload_key
 from penstock.ports import EventLog, LogEntry, ObjectStore
 
 log = structlog.get_logger("gateway.resident")
@@ -95,7 +96,7 @@ class History:
         if len(run.body) <= INLINE_BYTES:
             changed = msgspec.structs.replace(trigger, body=run.body)
         else:
-            key = f"payloads/{trigger.id}"
+            key = payload_key(trigger.function_uid, trigger.id)
             await self._store.write(SYSTEM_BUCKET, key, run.body)
             changed = msgspec.structs.replace(trigger, body_key=key)
         return msgspec.structs.replace(run.record, trigger=changed)

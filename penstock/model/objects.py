@@ -10,7 +10,7 @@ import enum
 import msgspec
 
 from penstock import tracing
-from penstock.identity import object_identity, payload_identity
+from penstock.identity import function_folder, object_identity, payload_identity
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,20 +119,44 @@ META_CHECKSUM = "penstock-sha256"
 META_TRACE = tracing.TRACEPARENT
 
 
-def answer_key(invocation: str, attempt: int) -> str:
-    """Where in the platform's bucket the answer of a synchronous submission lies once its item has ended."""
-    return f"answers/{invocation}/{attempt}"
-
-
-def log_key(invocation: str, attempt: int) -> str:
-    """Where in the platform's bucket the output of one attempt is archived."""
-    return f"logs/{invocation}/{attempt}.log"
-
-
-def result_key(job: str, invocation: str, attempt: int) -> str:
-    """Where in the platform's bucket the result of one turn in a Job lies, as JSON of `ItemResult`."""
-    return f"results/{job}/{invocation}/{attempt}.json"
-
-
 #: The platform's own bucket: payloads, logs, results. Never routed, never a function's input or output.
 SYSTEM_BUCKET = "penstock-system"
+
+
+class Kept(enum.StrEnum):
+    """What is kept of functions in the platform's bucket, each kind in a folder, and in it a folder per function."""
+
+    PAYLOADS = "payloads"
+    LOGS = "logs"
+    ANSWERS = "answers"
+    RESULTS = "results"
+
+
+def kept_prefix(kind: Kept, function_uid: str) -> str:
+    """The beginning of all keys of one function, and of no other: what the store accounts of its sidecars may touch."""
+    return f"{kind.value}/{function_folder(function_uid)}/"
+
+
+def payload_key(function_uid: str, submission: str) -> str:
+    """Where in the platform's bucket the body of a submission lies that is too large for the log."""
+    return f"{kept_prefix(Kept.PAYLOADS, function_uid)}{submission}"
+
+
+def answer_key(function_uid: str, invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the answer of a synchronous submission lies once its item has ended."""
+    return f"{kept_prefix(Kept.ANSWERS, function_uid)}{invocation}/{attempt}"
+
+
+def log_key(function_uid: str, invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the output of one attempt is archived."""
+    return f"{kept_prefix(Kept.LOGS, function_uid)}{invocation}/{attempt}.log"
+
+
+def job_results(function_uid: str, job: str) -> str:
+    """The beginning of the keys of all results of one Job."""
+    return f"{kept_prefix(Kept.RESULTS, function_uid)}{job}/"
+
+
+def result_key(function_uid: str, job: str, invocation: str, attempt: int) -> str:
+    """Where in the platform's bucket the result of one turn in a Job lies, as JSON of `ItemResult`."""
+    return f"{job_results(function_uid, job)}{invocation}/{attempt}.json"

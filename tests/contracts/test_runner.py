@@ -112,6 +112,19 @@ async def test_forgetting_frees_the_name_and_keeps_the_published(bench: Bench) -
     assert await bench.keys() == ["out/pic ture.txt"]
 
 
+async def test_of_a_forgotten_job_nothing_is_told_any_more(bench: Bench) -> None:
+    """Also not what was waiting to be told: its name may be in use again."""
+    event = await bench.put()
+    await bench.runner.submit(plan("exit 4", event))
+
+    async with asyncio.timeout(bench.patience_s):
+        while [status.phase for status in await bench.runner.jobs()] != [JobPhase.FINISHED]:
+            await asyncio.sleep(0.05)
+    await bench.runner.forget("job-1")
+    await bench.run(plan("true", event, name="job-2"))
+    assert {status.name for status in bench.seen} == {"job-2"}
+
+
 async def test_results_are_kept_until_they_are_forgotten(bench: Bench) -> None:
     """Where they outlive the Job (`KeepsResults`) they are asked for by its plan, else the Job itself has them."""
     runner, done = bench.runner, plan("exit 7", await bench.put())

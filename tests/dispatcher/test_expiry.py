@@ -54,7 +54,7 @@ async def test_what_is_forgotten_is_forgotten_by_every_view(bench: DispatcherBen
         await bench.event(make_event("in/1"), make_event("in/2"))
         done = await bench.until_phase(Phase.SUCCEEDED, 2)
         for record in done:
-            await bench.store.write(SYSTEM_BUCKET, log_key(record.id, 1), b"said")
+            await bench.store.write(SYSTEM_BUCKET, log_key(record.function_uid, record.id, 1), b"said")
         await follower.catch_up()
         assert len(await follower_view.known([one.id for one in done])) == 2
         expiry = Expiry(

@@ -28,6 +28,7 @@ from penstock.model import (
     StorageIO,
     Volume,
 )
+from penstock.model.objects import Kept, kept_prefix
 from tests.adapters.s3.support import opened
 from tests.dispatcher_service.support import Stage
 from tests.kubernetes import support as cluster
@@ -261,11 +262,18 @@ async def test_results_outlive_jobs_that_are_gone_when_the_dispatcher_comes_back
         for event in events:
             invocation = invocation_id(function.uid, event.identity)
             result = ItemResult(invocation=invocation, attempt=1, exit_code=0, started_ms=1, finished_ms=2)
-            await store.put(SYSTEM_BUCKET, result_key(jobs[invocation], invocation, 1), encode(result))
+            await store.put(SYSTEM_BUCKET, result_key(function.uid, jobs[invocation], invocation, 1), encode(result))
     await stage.start("state")
     await stage.until_phase(Phase.SUCCEEDED, 6)
     await stage.check_one_job_each()
     assert len(stage.jobs) == 6
+
+    async def removed() -> bool:
+        async with opened(stage.bed.minio) as store:
+            pages = store.list(SYSTEM_BUCKET, kept_prefix(Kept.RESULTS, function.uid))
+            return [info.key async for page in pages for info in page] == []
+
+    await stage.until(removed)
 
 
 async def secret(stage: Stage, name: str) -> dict[str, Any] | None:

@@ -7,7 +7,15 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.identity import JOB_NAME_LIMIT, invocation_id, job_id, job_name, object_identity, payload_identity
+from penstock.identity import (
+    JOB_NAME_LIMIT,
+    function_folder,
+    invocation_id,
+    job_id,
+    job_name,
+    object_identity,
+    payload_identity,
+)
 from penstock.model import BucketEvent, ObjectInfo, Origin
 from tests.factories import NOW
 
@@ -27,6 +35,8 @@ def test_known_values_stay_as_they_are() -> None:
     assert payload_identity("u", "s1") == "9893866caf57a3059aca751dc49d5300994ccd348cfcbf9fa1993d3770aa1896"
     assert invocation_id("u", identity) == "17a48ab46f6f7b4a140c82dbbf5102bebd8307c0"
     assert job_id([("a", 1), ("b", 2)]) == "5c382b91b37476b611590c7659209fba66bba3c5020bf50b9e8f0d9555772f08"
+    assert function_folder("0123456789abcdef0123456789abcdef") == "0123456789abcdef0123456789abcdef"
+    assert function_folder("a/b") == "~0e2ceefbe732391e487b8bb25cbc04649a253d8efa7712020704b05bc51330a0"
 
 
 @given(KEYS, KEYS, st.text(), st.text())
@@ -87,3 +97,27 @@ def test_job_names_are_dns_labels_of_bounded_length(function: str, job: str) -> 
 
 def test_long_names_of_functions_still_give_different_jobs() -> None:
     assert job_name("f" * 80, "a" * 64) != job_name("f" * 80, "b" * 64)
+
+
+#: As registries make them, and everything that could be made to look like another one.
+UIDS = st.one_of(
+    st.uuids().map(lambda uid: uid.hex),
+    st.text(),
+    st.text("aA-./*?$~", max_size=4),
+    st.text(max_size=4).map(function_folder),
+    st.text("ab", min_size=62, max_size=65),
+)
+
+
+@given(UIDS, UIDS)
+def test_two_functions_never_share_a_folder(one: str, other: str) -> None:
+    first, second = function_folder(one), function_folder(other)
+    # Also where the store does not tell capital letters from small ones.
+    assert (first.lower() == second.lower()) == (one == other)
+    assert not f"{first}/".startswith(f"{second}/") or one == other
+
+
+@given(UIDS)
+def test_a_functions_folder_is_plain_for_stores_file_systems_and_policies(uid: str) -> None:
+    folder = function_folder(uid)
+    assert re.fullmatch(r"[a-z0-9-]{1,63}|~[0-9a-f]{64}", folder)

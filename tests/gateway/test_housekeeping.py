@@ -18,7 +18,7 @@ from gateway.housekeeping import DAY_MS, Housekeeping
 from penstock.clock import now_ms
 from penstock.codec import encode
 from penstock.model import SYSTEM_BUCKET, TOPIC_EVENTS, TOPIC_RECORDS, Phase, Record, Submission
-from penstock.model.objects import answer_key, log_key
+from penstock.model.objects import answer_key, log_key, payload_key
 from penstock.observability import Metrics
 from penstock.ports import LogEntry
 from penstock.settings import HistorySettings
@@ -98,16 +98,18 @@ async def test_superseded_records_are_compacted(parts: EmbeddedParts) -> None:
 
 
 async def test_history_expires_with_its_objects(parts: EmbeddedParts) -> None:
-    body = Submission(function="f", function_uid="u", id="s", time_ms=1, body_key="payloads/s")
+    body = Submission(function="f", function_uid="u", id="s", time_ms=1, body_key=payload_key("u", "s"))
     old = record("a", Phase.SUCCEEDED, attempt=2, trigger=body)
     await keep(parts, old)
-    for key in (log_key(old.id, 1), log_key(old.id, 2), answer_key(old.id, 2), "payloads/s", "payloads/other"):
+    other = payload_key("u", "other")
+    mine = [log_key("u", old.id, 1), log_key("u", old.id, 2), answer_key("u", old.id, 2), payload_key("u", "s")]
+    for key in (*mine, other):
         await parts.store.write(SYSTEM_BUCKET, key, b"x")
     assert (await keeper(parts).turn(now_ms() + 89 * DAY_MS))["invocations"] == 0
     done = await keeper(parts).turn(now_ms() + 91 * DAY_MS)
     assert (done["invocations"], done["records"]) == (1, 2), "the record, and the entry that ended its life"
     assert await parts.ledger.get(old.id) is None
-    assert await keys(parts) == ["payloads/other"]
+    assert await keys(parts) == [other]
     assert await logged(parts) == []
 
 
@@ -122,7 +124,7 @@ async def test_what_is_not_final_never_expires_and_keeps_its_entries(parts: Embe
 
 
 async def test_answers_that_nobody_fetched_go_after_a_day(parts: EmbeddedParts) -> None:
-    await parts.store.write(SYSTEM_BUCKET, answer_key("a" * 40, 1), b"x")
+    await parts.store.write(SYSTEM_BUCKET, answer_key("u", "a" * 40, 1), b"x")
     assert (await keeper(parts).turn(now_ms()))["answers"] == 0
     assert (await keeper(parts).turn(now_ms() + 2 * DAY_MS))["answers"] == 1
     assert await keys(parts) == []

@@ -207,7 +207,9 @@ def test_the_files_say_what_scripts_and_sidecars_read() -> None:
     assert definition["name"] == "classify"
     assert definition["output"] == [{"storage_provider": "minio.default", "path": "results/out", "suffix": [".json"]}]
     read = msgspec.json.decode(files["data"]["plan.json"], type=JobPlan)
-    assert read == msgspec.structs.replace(common(plan()), script="", secrets={}, token="")
+    assert read == msgspec.structs.replace(common(plan()), script="-", secrets={}, token="")
+    blank = function_files(plan(script=" \n"), SETTINGS)["data"]["plan.json"]
+    assert msgspec.json.decode(blank, type=JobPlan).script == "", "the sidecars refuse to run nothing"
 
 
 def test_files_of_another_content_have_another_name() -> None:

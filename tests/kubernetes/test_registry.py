@@ -13,6 +13,7 @@ import pytest
 from penstock.adapters.kubernetes import FunctionState, KubernetesClient, KubernetesRegistry
 from penstock.adapters.kubernetes.trouble import NamespaceMissing, Refused
 from penstock.errors import InvalidInput, NotFound
+from penstock.fdl.service import LONGEST_NAME
 from penstock.model import Batch, BatchMode, Function, Resources, StorageIO, Volume
 from penstock.ports import ChangeKind
 from tests.kubernetes.support import eventually, exists
@@ -64,7 +65,8 @@ async def test_no_secret_is_in_the_resource_and_the_secret_goes_with_it(
     async def gone() -> bool:
         return not (await api.get(secrets))["items"]
 
-    await eventually(gone)
+    # The cluster's collector looks for new kinds of resources twice a minute, and waits longer after each failure.
+    await eventually(gone, seconds=120)
 
 
 async def test_only_a_change_of_secrets_makes_a_new_secret(
@@ -134,6 +136,27 @@ async def test_the_schema_refuses_what_is_no_function(
     body = {"apiVersion": "penstock.dev/v1", "kind": "Function", "metadata": {"name": "bad"}, "spec": spec}
     with pytest.raises(Refused, match=words):
         await api.send("POST", functions(namespace), body)
+
+
+@pytest.mark.parametrize("name", ["a" * (LONGEST_NAME + 1), "a" * 63, "a" * 253, "two.parts", "a.b"])
+async def test_a_name_that_no_client_could_deploy_is_refused_with_the_rule(
+    api: KubernetesClient, registry: KubernetesRegistry, namespace: str, name: str
+) -> None:
+    body = {"apiVersion": "penstock.dev/v1", "kind": "Function", "metadata": {"name": name}, "spec": {"script": "true"}}
+    words = f"metadata.name: .*the name of a function is 1 to {LONGEST_NAME} lower-case letters, digits and hyphens"
+    with pytest.raises(Refused, match=words):
+        await api.send("POST", functions(namespace), body)
+    with pytest.raises(InvalidInput, match=words if len(name) <= 63 else "metadata.name"):
+        await registry.create(Function(name=name, script="true"))
+    assert await registry.list() == []
+    assert (await api.get(f"/api/v1/namespaces/{namespace}/secrets"))["items"] == []
+
+
+@pytest.mark.parametrize("name", ["a", "a" * LONGEST_NAME, "9-a"])
+async def test_every_name_that_clients_may_use_is_taken(registry: KubernetesRegistry, name: str) -> None:
+    made = await registry.create(Function(name=name, script="true"))
+    assert await registry.get(name) == made
+    assert (await registry.replace(Function(name=name, script="false"))).script == "false"
 
 
 async def test_what_is_too_large_or_has_no_name_is_refused_and_leaves_nothing(

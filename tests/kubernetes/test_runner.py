@@ -17,7 +17,7 @@ from penstock.adapters.kubernetes.trouble import NamespaceMissing, QuotaExceeded
 from penstock.errors import AlreadyExists, Closed, Forbidden, NotFound
 from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult, JobPhase, JobPlan, JobStatus, Volume
 from tests.kubernetes import support
-from tests.kubernetes.plans import plan
+from tests.kubernetes.plans import UID, plan
 from tests.kubernetes.playing import NODE, THERE, Kubelet, PlayedExits, ends
 from tests.kubernetes.support import eventually, job_names, jobs_path, over, pods_path, post, until
 from tests.process_runner.support import opened_store
@@ -146,6 +146,27 @@ async def test_a_new_life_takes_up_what_runs_long_lists_included(
         await second.forget("short")
         maps = await api.get(f"/api/v1/namespaces/{namespace}/configmaps", labelSelector="penstock.dev/kind=items")
         assert maps["items"] == []
+
+
+@pytest.mark.parametrize("code", [0, 5])
+async def test_of_a_job_that_ended_while_nobody_was_there_the_pod_is_found(
+    api: KubernetesClient, played: PlayedExits, namespace: str, code: int
+) -> None:
+    """The list of Jobs says that it is over before the list of pods was even asked for."""
+    async with support.runner(namespace, api=api, **THERE) as first:
+        await first.submit(ends("alone", code))
+
+    async def ended() -> bool:
+        job = await api.get(f"{jobs_path(namespace)}/alone")
+        return any(one["type"] in {"Complete", "Failed"} for one in job["status"].get("conditions") or ())
+
+    await eventually(ended)
+    async with support.runner(namespace, api=api, **THERE) as second:
+        await phase_is(second, JobPhase.FINISHED)
+        status = await only(second)
+    assert [(result.exit_code, result.error) for result in status.results] == [
+        (code, ErrorClass.SCRIPT if code else None)
+    ]
 
 
 async def test_a_cancelled_job_stays_cancelled_for_a_new_life(
@@ -371,7 +392,7 @@ async def test_results_are_believed_before_the_pod_and_go_when_it_is_forgotten(
 
         async def publish(job: str, index: int, **fields: Any) -> None:
             result = ItemResult(invocation=f"{job}-{index}", attempt=1, **fields)
-            await store.write(SYSTEM_BUCKET, result_key(job, result.invocation, 1), msgspec.json.encode(result))
+            await store.write(SYSTEM_BUCKET, result_key(UID, job, result.invocation, 1), msgspec.json.encode(result))
 
         async with support.runner(namespace, api=api, results=StoreResults(store), **THERE) as runner:
             watch = runner.watch()

@@ -244,12 +244,12 @@ def test_what_we_ended_ourselves_is_told_as_we_ended_it() -> None:
 async def test_an_exit_decides_for_pods_without_sidecars() -> None:
     source = PodResults()
     turns = (("a", 1), ("b", 2))
-    nothing = await source.results(JobRef("j", turns, Standing(phase=JobPhase.LOST, end=End.OVER)))
+    nothing = await source.results(JobRef("j", "u", turns, Standing(phase=JobPhase.LOST, end=End.OVER)))
     assert nothing == []
     late = Standing(phase=JobPhase.LOST, end=End.OVER, reason="DeadlineExceeded")
-    assert {r.error for r in await source.results(JobRef("j", turns, late))} == {ErrorClass.DEADLINE}
+    assert {r.error for r in await source.results(JobRef("j", "u", turns, late))} == {ErrorClass.DEADLINE}
     good = Standing(phase=JobPhase.FINISHED, end=End.OVER, exit=Exit(code=0))
-    assert [(r.invocation, r.attempt, r.error) for r in await source.results(JobRef("j", turns, good))] == [
+    assert [(r.invocation, r.attempt, r.error) for r in await source.results(JobRef("j", "u", turns, good))] == [
         ("a", 1, None),
         ("b", 2, None),
     ]

@@ -162,8 +162,9 @@ async def test_what_was_accepted_is_found_again_by_the_next_life(place: Place) -
         assert (await admin(session).ask("POST", "/system/services", service(name)))[0] == 201
         large = b"e" * 100_000
         assert (await admin(session).ask("POST", f"/job/{name}", large))[0] == 201
-    stored = [one.object_name for one in place.minio.client().list_objects("penstock-system", "payloads/")]
-    assert stored, "a large body is an object, and the event refers to it"
+    assert list(place.minio.client().list_objects("penstock-system", "payloads/", recursive=True)), (
+        "a large body is an object, and the event refers to it"
+    )
     async with place.serving() as session:
         assert (await admin(session).ask("GET", f"/system/services/{name}"))[0] == 200
         assert (await admin(session).ask("GET", "/v1/status"))[1]["events_pending"] == 1

@@ -28,6 +28,8 @@ from penstock.ports import ObjectStore, Runner
 
 #: Nothing in these tests takes this long; a hang fails instead of blocking.
 PATIENCE_S = 30.0
+#: The uid of the function of all plans here.
+UID = "uid-1"
 OUTPUT = StorageIO(provider="minio", bucket="results", folder="out")
 
 
@@ -168,7 +170,7 @@ def plan(script: str, *triggers: BucketEvent | Submission, name: str = "job-1", 
         name=name,
         id=name,
         function="classify",
-        function_uid="uid-1",
+        function_uid=UID,
         generation=1,
         image="",
         script=script,
@@ -186,7 +188,7 @@ def changed(made: JobPlan, **changes: Any) -> JobPlan:
 
 
 def submission(body: bytes, **fields: Any) -> Submission:
-    values: dict[str, Any] = {"function": "classify", "function_uid": "uid-1", "id": "s1", "time_ms": 1, "body": body}
+    values: dict[str, Any] = {"function": "classify", "function_uid": UID, "id": "s1", "time_ms": 1, "body": body}
     return Submission(**(values | fields))
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from penstock.adapters.directory import DirectoryStore
 from penstock.model import SYSTEM_BUCKET
+from penstock.model.objects import log_key
 from tests.process_runner.support import eventually, is_alive, left_over, left_running
 
 #: Jobs at once in the host.
@@ -107,7 +108,8 @@ async def check(lives: Lives, keys: list[str]) -> None:
     for key in keys:
         record = attempts[key]
         assert [output[0] for output in record["outputs"]] == [f"out/{key}"]
-        log = b"".join([chunk async for chunk in store.read(SYSTEM_BUCKET, f"logs/{key}/{record['attempt']}.log")])
+        kept = store.read(SYSTEM_BUCKET, log_key("u", key, record["attempt"]))
+        log = b"".join([chunk async for chunk in kept])
         assert log == f"log of {key}\n".encode()
     await store.close()
     runs = Counter(lives.runs())

@@ -26,7 +26,9 @@ from dispatcher.sidecar import logs
 from dispatcher.sidecar.environment import COMPLETE
 from penstock.errors import InvalidInput, OutOfSpace, Unavailable
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, ItemResult, JobPhase
+from penstock.model.objects import log_key
 from tests.process_runner.support import (
+    UID,
     Bench,
     collect,
     eventually,
@@ -172,7 +174,7 @@ async def test_a_log_over_the_limit_is_archived_with_a_note(tmp_path: Path) -> N
     async with process_bench(tmp_path, log_limit=5000) as bench:
         (result,) = await bench.run(plan(script, await bench.put()))
         kept = await collect(bench.runner.log("job-1", "job-1-0"))
-        archived = await bench.get(SYSTEM_BUCKET, "logs/job-1-0/1.log")
+        archived = await bench.get(SYSTEM_BUCKET, log_key(UID, "job-1-0", 1))
     assert result.log_truncated
     assert archived.startswith(b"[the output was too long: its first 95000 bytes were dropped]\n")
     assert archived.endswith(b"x" * 4999 + b"\n")
@@ -301,9 +303,8 @@ def test_only_a_folder_that_looks_new_is_used_again(tmp_path: Path, change: str,
     assert looks_new == again
     if again:
         left = {str(path.relative_to(item.root)) for path in Path(item.root).rglob("*")}
-        assert {"in", "out", "work"} <= left <= {"blank", "code", "env", "in", "log", "out", "work"}
-        assert all(not path.stat().st_size for path in Path(item.root).iterdir() if path.is_file())
-        assert not list(Path(item.root).glob("*/*"))
+        assert {"in", "out", "work"} <= left <= {"code", "env", "in", "in/.blank", "log", "out", "work"}
+        assert all(not path.stat().st_size for path in Path(item.root).rglob("*") if path.is_file())
 
 
 def test_a_file_of_variables_with_a_second_name_is_not_used_again(tmp_path: Path) -> None:
@@ -352,7 +353,7 @@ def test_an_old_input_becomes_the_next_one(tmp_path: Path) -> None:
     Path(item.inputs, "more").write_text("old")
     assert emptied_item(item.root)
     assert Path(item.blank).read_bytes() == b""
-    assert not list(Path(item.inputs).iterdir())
+    assert list(Path(item.inputs).iterdir()) == [Path(item.blank)]
 
 
 async def test_an_emptied_folder_serves_the_next_item_and_the_bin_is_emptied(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dispatcher.process_runner import ProcessRunner, lanes, read_answer, read_lo
 from penstock.errors import OutOfSpace, Unavailable
 from penstock.model import SYSTEM_BUCKET, ErrorClass, OutputObject, Resources, StorageIO
 from tests.process_runner.support import (
+    UID,
     Bench,
     alive,
     changed,
@@ -92,7 +93,7 @@ async def test_the_shebang_is_ignored_and_the_input_may_be_changed(bench: Bench)
 
 async def test_input_is_at_its_end_and_both_outputs_are_one(bench: Bench) -> None:
     (result,) = await bench.run(plan("cat; echo 1; echo 2 >&2; echo 3", await bench.put()))
-    assert await collect(read_log(bench.store, "job-1-0", 1)) == b"1\n2\n3\n"
+    assert await collect(read_log(bench.store, UID, "job-1-0", 1)) == b"1\n2\n3\n"
     assert result.log_bytes == 6
 
 
@@ -100,7 +101,7 @@ async def test_a_silent_script_leaves_no_log(bench: Bench) -> None:
     (result,) = await bench.run(plan("true", await bench.put()))
     assert result.log_bytes == 0
     assert await bench.keys(SYSTEM_BUCKET) == []
-    assert await collect(read_log(bench.store, "job-1-0", 1)) == b""
+    assert await collect(read_log(bench.store, UID, "job-1-0", 1)) == b""
 
 
 async def test_whoever_holds_the_output_is_waited_for(bench: Bench) -> None:
@@ -108,7 +109,7 @@ async def test_whoever_holds_the_output_is_waited_for(bench: Bench) -> None:
     (result,) = await bench.run(plan(script, await bench.put()))
     assert result.finished_ms - result.started_ms >= 600
     assert outputs_of([result]) == [["out/late"]]
-    assert await collect(read_log(bench.store, "job-1-0", 1)) == b"done\nlate\n"
+    assert await collect(read_log(bench.store, UID, "job-1-0", 1)) == b"done\nlate\n"
 
 
 async def test_a_daemon_that_closed_the_output_is_not_waited_for_and_does_not_survive(
@@ -139,7 +140,7 @@ async def test_a_script_may_use_the_grace_to_end_well(tmp_path: Path) -> None:
         (result,) = await bench.run(plan(script, await bench.put(), deadline_s=1))
         assert result.error is ErrorClass.DEADLINE
         # The shell may also say that its `sleep` was ended.
-        assert (await collect(read_log(bench.store, "job-1-0", 1))).endswith(b"bye\n")
+        assert (await collect(read_log(bench.store, UID, "job-1-0", 1))).endswith(b"bye\n")
 
 
 async def test_a_script_that_signals_its_group_does_not_take_the_list_along(bench: Bench) -> None:
@@ -207,9 +208,9 @@ async def test_answers_of_synchronous_runs(bench: Bench) -> None:
     ]
     results = await bench.run(plan(script, *triggers, outputs=()))
     assert [result.error for result in results] == [None] * 3
-    assert base64.b64decode(await collect(read_answer(bench.store, "job-1-0", 1))) == b"some"
-    assert await collect(read_answer(bench.store, "job-1-1", 1)) == b"log\n"
-    assert await collect(read_answer(bench.store, "job-1-2", 1)) == b"log\n"
+    assert base64.b64decode(await collect(read_answer(bench.store, UID, "job-1-0", 1))) == b"some"
+    assert await collect(read_answer(bench.store, UID, "job-1-1", 1)) == b"log\n"
+    assert await collect(read_answer(bench.store, UID, "job-1-2", 1)) == b"log\n"
 
 
 async def test_a_large_event_is_a_file(bench: Bench) -> None:
@@ -300,7 +301,7 @@ async def test_a_disk_that_is_full_is_said_and_leaves_nothing(bench: Bench, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "pwrite", full)
         with pytest.raises(OutOfSpace, match="no space"):
             await bench.runner.submit(plan("true", event))
     assert await bench.runner.jobs() == []

@@ -135,7 +135,8 @@ class Bench:
     async def log(self, record: Record) -> str:
         """The archived output of the newest attempt, when no pod of it is left."""
         await self.gone(record.job)
-        return (await self.platform.get(SYSTEM_BUCKET, log_key(record.id, record.attempt))).decode()
+        key = log_key(record.function_uid, record.id, record.attempt)
+        return (await self.platform.get(SYSTEM_BUCKET, key)).decode()
 
     async def gone(self, job: str) -> None:
         """Until a Job and its pod are there no more."""

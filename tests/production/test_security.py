@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -19,7 +20,12 @@ from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, S3Error
 
 from penstock.adapters.kubernetes.resource import Hidden, secret_document, uid_of
-from penstock.model import SYSTEM_BUCKET, Phase
+from penstock.clock import now_ms
+from penstock.codec import encode
+from penstock.identity import JOB_NAME_LIMIT, invocation_id
+from penstock.model import SYSTEM_BUCKET, TOPIC_EVENTS, ErrorClass, Phase, Record, Submission
+from penstock.model.objects import Kept, answer_key, kept_prefix, log_key, payload_key, result_key
+from penstock.ports import LogEntry
 from tests.production.node import COPY, Bench, good, on_the_node
 from tests.production.platform import Platform
 from tests.testbed.bed import Bed
@@ -114,20 +120,38 @@ def denied(request: Callable[[], object]) -> bool:
     return False
 
 
+async def keep(platform: Platform, record: Record) -> dict[Kept, str]:
+    """Put one object of each kind that the platform keeps of a function; returns their keys."""
+    uid, invocation = record.function_uid, record.id
+    keys = {
+        Kept.PAYLOADS: payload_key(uid, "a"),
+        Kept.LOGS: log_key(uid, invocation, record.attempt),
+        Kept.ANSWERS: answer_key(uid, invocation, record.attempt),
+        Kept.RESULTS: result_key(uid, record.job, invocation, record.attempt),
+    }
+    assert await platform.get(SYSTEM_BUCKET, keys[Kept.LOGS]), "the run left it there"
+    for key in keys.values():
+        await platform.put(SYSTEM_BUCKET, key, b"theirs")
+    return keys
+
+
 async def test_a_functions_keys_open_its_own_places_alone(platform: Platform) -> None:
-    """Two functions in the same buckets, each with its folders."""
+    """Two functions in the same buckets, each with its folders, whose names differ in their last letter alone."""
     shared = Bench(platform, "shared")
-    for name in ("mine", "theirs"):
+    # So that even their Jobs' names begin alike.
+    names = {name: f"{platform.mark}-{'a' * (JOB_NAME_LIMIT - 25)}-{name[0]}" for name in ("mine", "theirs")}
+    for name, given in names.items():
         await shared.deploy(
-            name=f"{name}-{platform.mark}",
+            name=given,
             inputs=[{"bucket": shared.source, "folder": name}],
             outputs=[{"bucket": shared.target, "folder": name}],
         )
     assert good(await shared.run("mine/a", "theirs/a"))
-    other = platform.history.of(shared.source)["theirs/a"]
-    mine = f"mine-{platform.mark}"
+    own, other = [platform.history.of(shared.source)[key] for key in ("mine/a", "theirs/a")]
+    assert own.job[:-16] == other.job[:-16]
+    mine = names["mine"]
     reader, writer = [store(platform, await account(platform, mine, role)) for role in ("in", "out")]
-    own_result = next(key for key in await platform.keys(SYSTEM_BUCKET, "logs/"))
+    kept = await keep(platform, other)
 
     def put(client: MinioClient, bucket: str, key: str) -> Callable[[], object]:
         return lambda: client.put_object(bucket, key, io.BytesIO(b"x"), 1)
@@ -159,21 +183,26 @@ async def test_a_functions_keys_open_its_own_places_alone(platform: Platform) ->
         "out writes inputs": put(writer, shared.source, "mine/c"),
         "out removes inputs": lambda: writer.remove_object(shared.source, "mine/a"),
         "out removes outputs": lambda: writer.remove_object(shared.target, "mine/b"),
-        "out reads logs": get(writer, SYSTEM_BUCKET, own_result),
-        "out reads payloads": get(writer, SYSTEM_BUCKET, "payloads/a"),
-        "in writes logs": put(reader, SYSTEM_BUCKET, own_result),
-        "in reads logs": get(reader, SYSTEM_BUCKET, own_result),
+        "out reads its logs": get(writer, SYSTEM_BUCKET, log_key(own.function_uid, own.id, 1)),
+        "out reads its payloads": get(writer, SYSTEM_BUCKET, payload_key(own.function_uid, "a")),
+        "in writes its logs": put(reader, SYSTEM_BUCKET, log_key(own.function_uid, own.id, 1)),
+        "in reads its logs": get(reader, SYSTEM_BUCKET, log_key(own.function_uid, own.id, 1)),
         "in makes buckets": lambda: reader.make_bucket("another"),
         "out makes buckets": lambda: writer.make_bucket("another"),
         "out changes rules": lambda: writer.delete_bucket_notification(shared.source),
     }
     for role, client in (("in", reader), ("out", writer)):
-        for prefix in ("", "logs/", "answers/", "payloads/", "results/", f"results/{other.job}/"):
-            wrong[f"{role} lists {prefix}"] = listing(client, SYSTEM_BUCKET, prefix)
-        wrong[f"{role} reads results"] = get(client, SYSTEM_BUCKET, f"results/{other.job}/a/1.json")
-        wrong[f"{role} forges results"] = put(client, SYSTEM_BUCKET, f"results/{other.job}/a/1.json")
+        for kind, key in kept.items():
+            for prefix in (f"{kind}/", kept_prefix(kind, other.function_uid), key):
+                wrong[f"{role} lists {prefix}"] = listing(client, SYSTEM_BUCKET, prefix)
+            wrong[f"{role} reads {kind} of another"] = get(client, SYSTEM_BUCKET, key)
+            wrong[f"{role} forges {kind} of another"] = put(client, SYSTEM_BUCKET, key)
+            wrong[f"{role} removes {kind} of another"] = partial(client.remove_object, SYSTEM_BUCKET, key)
+            wrong[f"{role} writes into {kind}"] = put(client, SYSTEM_BUCKET, f"{kind}/elsewhere")
+        wrong[f"{role} lists the platform's bucket"] = listing(client, SYSTEM_BUCKET, "")
         wrong[f"{role} writes beside"] = put(client, SYSTEM_BUCKET, "elsewhere")
     assert [what for what, request in wrong.items() if not denied(request)] == []
+    assert {await platform.get(SYSTEM_BUCKET, key) for key in kept.values()} == {b"theirs"}
     for role in ("in", "out"):
         keys = await account(platform, mine, role)
         admin = MinioAdmin(
@@ -181,6 +210,47 @@ async def test_a_functions_keys_open_its_own_places_alone(platform: Platform) ->
         )
         with pytest.raises(MinioAdminException):
             admin.user_list()
+
+
+async def test_a_body_is_read_and_an_answer_kept_by_the_function_that_it_was_posted_to_alone(
+    platform: Platform,
+) -> None:
+    bench = Bench(platform, "posted")
+    script = 'cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/answer"; echo said'
+    uids = []
+    for name in ("posted", "beside"):
+        given = f"{name}-{platform.mark}"
+        await bench.deploy(script, name=given, inputs=[], outputs=[{"bucket": bench.target, "folder": name}])
+        uids.append(uid_of((await platform.function(given))["metadata"]["uid"]))
+    body = b"\xff" * 100_000
+    records = []
+    # As the gateway does it, and then with a reference to what was posted to the other one.
+    for number, uid in enumerate(uids):
+        key = payload_key(uid, f"{platform.mark}-{number}")
+        await platform.put(SYSTEM_BUCKET, key, body)
+        about = Submission(
+            function=f"posted-{platform.mark}",
+            function_uid=uids[0],
+            id=f"{number}",
+            time_ms=now_ms(),
+            body_key=key,
+            content_type="application/octet-stream",
+            size=len(body),
+            answer=True,
+        )
+        await platform.log.append(TOPIC_EVENTS, [LogEntry(about.function, encode(about))])
+        records.append(await platform.submission_ended(invocation_id(uids[0], about.identity)))
+    fine, foreign = records
+    assert (fine.phase, fine.reason) == (Phase.SUCCEEDED, "")
+    answer = await platform.get(SYSTEM_BUCKET, answer_key(uids[0], fine.id, fine.attempt))
+    assert base64.b64decode(answer) == body
+    assert await bench.log(fine) == "said\n"
+    assert (foreign.phase, foreign.error) == (Phase.DEAD, ErrorClass.STAGE_IN), foreign.reason
+    assert "the input could not be staged" in foreign.reason
+    assert await platform.keys(SYSTEM_BUCKET, kept_prefix(Kept.ANSWERS, uids[0])) == [
+        answer_key(uids[0], fine.id, fine.attempt)
+    ]
+    assert await platform.keys(SYSTEM_BUCKET, kept_prefix(Kept.ANSWERS, uids[1])) == []
 
 
 async def test_forged_words_end_only_the_items_of_their_own_job(platform: Platform) -> None:

@@ -35,7 +35,7 @@ PATIENCE_S = 60.0
 
 def plan(**changes: Any) -> JobPlan:
     made = JobPlan(
-        name="echo", id="", function="echo", function_uid="0" * 32, generation=1, image="", script="", items=()
+        name="echo", id="", function="echo", function_uid="0" * 32, generation=1, image="", script="-", items=()
     )
     return msgspec.structs.replace(made, **changes)
 

@@ -14,6 +14,7 @@ from penstock.adapters.sqlite import SqliteEventLog
 from penstock.codec import decode_record
 from penstock.errors import Unavailable
 from penstock.model import SYSTEM_BUCKET, TOPIC_RECORDS, Function, ItemResult, Record, Submission
+from penstock.model.objects import payload_key
 from tests.process_runner.support import opened_store
 from tests.resident.local import LocalPod, call
 
@@ -93,6 +94,6 @@ async def test_history_is_written_in_groups_and_kept_while_the_log_is_away(tmp_p
         assert isinstance(small, Submission)
         assert isinstance(large, Submission)
         assert (small.body, small.body_key) == (b"small", None)
-        assert (large.body, large.body_key) == (b"", f"payloads/{made[1].submission.id}")
+        assert (large.body, large.body_key) == (b"", payload_key(large.function_uid, made[1].submission.id))
         kept = b"".join([chunk async for chunk in store.read(SYSTEM_BUCKET, large.body_key or "")])
         assert kept == b"l" * 100_000, "a replay finds it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import os
 import zipfile
@@ -12,8 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from penstock.model import ErrorClass
-from tests.resident.local import LocalPod, call
+from penstock.errors import NotFound
+from penstock.model import SYSTEM_BUCKET, ErrorClass
+from penstock.model.objects import log_key
+from tests.adapters.s3.support import content, opened
+from tests.kubernetes.support import eventually
+from tests.resident.local import LocalPod, call, plan
+from tests.testbed.minio import Minio
 
 SHELLS = [("dash",), ("busybox", "ash"), ("bash", "--posix")]
 ONE = 'cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/copy"; echo said'
@@ -74,6 +80,30 @@ async def test_a_failing_script_keeps_its_code_and_a_bad_body_runs_nothing(tmp_p
         assert "base64" in result.message
         result, _ = await pod.run(b"aGVsbG8=")
         assert result.exit_code == 7, "it goes on after a refusal"
+
+
+@pytest.mark.components
+async def test_the_log_is_kept_in_the_functions_own_folder(tmp_path: Path, minio: Minio) -> None:
+    async with opened(minio) as store:
+        await store.create_bucket(SYSTEM_BUCKET)
+        async with LocalPod(tmp_path, "echo said", minio=minio).started() as pod:
+            result, answer = await pod.run(b"aGVsbG8=")
+            assert (result.error, answer) == (None, b"said\n")
+            key = log_key(plan().function_uid, result.invocation, 1)
+
+            async def there() -> bool:
+                with contextlib.suppress(NotFound):
+                    return await content(store, SYSTEM_BUCKET, key) == b"said\n"
+                return False
+
+            await eventually(there)
+
+
+async def test_a_function_without_a_script_is_refused(tmp_path: Path) -> None:
+    async with LocalPod(tmp_path, "", made=plan(script="")).started() as pod:
+        result, quoted = await pod.run(b"aGVsbG8=")
+        assert (result.error, result.exit_code, quoted) == (ErrorClass.INVALID, 123, b"")
+        assert result.message == "the function echo has no script"
 
 
 async def test_a_deadline_ends_the_script_and_the_next_one_runs(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from dispatcher.kubernetes.files import told_sidecars
 from dispatcher.sidecar.launcher import PATH as LAUNCHER
 from penstock.adapters.s3 import Credentials, S3Config, S3Store
 from penstock.errors import NotFound
@@ -108,7 +109,7 @@ class LocalPod:
         self.run.chmod(0o777)
         self.script = folder / "script.sh"
         self.script.write_text(script)
-        public = msgspec.structs.replace(plan, items=(), script="", secrets={}, token="")
+        public = told_sidecars(msgspec.structs.replace(plan, items=(), script=script))
         (self.job / "plan.json").write_bytes(msgspec.json.encode(public))
         (self.job / "items.json").write_bytes(msgspec.json.encode(plan.items))
         (self.job / "cancel").write_text("")
@@ -192,7 +193,7 @@ class LocalPod:
 
     async def result(self, index: int = 0) -> ItemResult:
         item = self.plan.items[index]
-        key = result_key(self.plan.name, item.invocation, item.attempt)
+        key = result_key(self.plan.function_uid, self.plan.name, item.invocation, item.attempt)
         return msgspec.json.decode(await self.shop.get(SYSTEM_BUCKET, key), type=ItemResult)
 
     async def recorded(self, index: int) -> None:
@@ -209,7 +210,7 @@ class LocalPod:
 
     async def log(self, index: int = 0) -> bytes:
         item = self.plan.items[index]
-        return await self.shop.get(SYSTEM_BUCKET, log_key(item.invocation, item.attempt))
+        return await self.shop.get(SYSTEM_BUCKET, log_key(self.plan.function_uid, item.invocation, item.attempt))
 
     def close(self) -> None:
         for process in self.processes.values():

@@ -119,7 +119,7 @@ async def test_jobs_end_as_their_items_ended(cluster: Cluster) -> None:
     assert ends["no-shell"][0] is ErrorClass.UNSTARTABLE
     keys = [info.key async for page in cluster.store.list("results") for info in page]
     assert keys == ["out/fine.txt", "out/three.txt"]
-    assert await cluster.get(SYSTEM_BUCKET, log_key("fine-0", 1)) == b"fine\n"
+    assert await cluster.get(SYSTEM_BUCKET, log_key("0" * 32, "fine-0", 1)) == b"fine\n"
     await cluster.job_ends("fine", "succeeded")
     await cluster.job_ends("three", "failed")
     users = (await cluster.pod("three"))["status"]["containerStatuses"]

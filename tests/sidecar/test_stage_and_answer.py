@@ -207,10 +207,10 @@ def test_several_files_answer_with_a_zip_of_relative_paths(folder: Path) -> None
 
 
 async def test_the_answer_is_the_files_else_the_script_output(store: DirectoryStore) -> None:
-    assert await collect(read_answer(store, "inv", 1)) == b""
-    await store.write(SYSTEM_BUCKET, log_key("inv", 1), b"printed")
-    assert await collect(read_answer(store, "inv", 1)) == b"printed"
-    assert await collect(read_log(store, "inv", 1, 5)) == b"ed"
-    assert await collect(read_log(store, "inv", 1, 50)) == b""
-    await store.write(SYSTEM_BUCKET, answer_key("inv", 1), b"made\n")
-    assert await collect(read_answer(store, "inv", 1)) == b"made\n"
+    assert await collect(read_answer(store, "u", "inv", 1)) == b""
+    await store.write(SYSTEM_BUCKET, log_key("u", "inv", 1), b"printed")
+    assert await collect(read_answer(store, "u", "inv", 1)) == b"printed"
+    assert await collect(read_log(store, "u", "inv", 1, 5)) == b"ed"
+    assert await collect(read_log(store, "u", "inv", 1, 50)) == b""
+    await store.write(SYSTEM_BUCKET, answer_key("u", "inv", 1), b"made\n")
+    assert await collect(read_answer(store, "u", "inv", 1)) == b"made\n"

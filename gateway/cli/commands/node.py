@@ -166,6 +166,7 @@ def reset(names: tuple[str, ...]) -> None:
 @click.option("--tasks", type=click.IntRange(1), default=1, metavar="N", help="Tasks that must fit at once (1).")
 @click.option("--per-node", type=click.IntRange(0), default=0, metavar="N", help="Most on one node (0 = no limit).")
 @click.option("--where", "expressions", multiple=True, metavar="EXPRESSION", help="Condition on labels of the node.")
+@click.option("--tolerate", "tolerations", multiple=True, metavar="TAINT", help="Taint of nodes that may be used too.")
 @click.option("--hold", type=click.FloatRange(1, 86400), default=600.0, metavar="S", help="Seconds it is kept (600).")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="S", help="Wait so long for it to be served.")
 @click.option("--list", "listed", is_flag=True, help="List the requests instead.")
@@ -178,6 +179,7 @@ def request(
     tasks: int,
     per_node: int,
     expressions: tuple[str, ...],
+    tolerations: tuple[str, ...],
     hold: float,
     wait: float | None,
     listed: bool,
@@ -197,7 +199,12 @@ def request(
     from scaler.interface.answers import RequestDocument, request_spec  # noqa: PLC0415 - see above
 
     document = RequestDocument(
-        resources={**resources}, tasks=tasks, per_node=per_node, expressions=list(expressions), hold_s=hold
+        resources={**resources},
+        tasks=tasks,
+        per_node=per_node,
+        expressions=list(expressions),
+        tolerations=list(tolerations),
+        hold_s=hold,
     )
     # Checked here too, so that a mistake is told before anybody is asked.
     request_spec(document)

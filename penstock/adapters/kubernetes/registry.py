@@ -40,7 +40,7 @@ from penstock.adapters.kubernetes.resource import (
 from penstock.adapters.kubernetes.trouble import NamespaceMissing
 from penstock.adapters.kubernetes.watching import Follower, Snapshot
 from penstock.clock import now_ms
-from penstock.errors import AlreadyExists, Closed, Conflict, Corrupt, NotFound, Unavailable
+from penstock.errors import AlreadyExists, Closed, Conflict, Corrupt, InvalidInput, NotFound, Unavailable
 from penstock.model import Function
 from penstock.ports import ChangeKind, FunctionChange
 
@@ -104,8 +104,10 @@ class KubernetesRegistry:
                 raise AlreadyExists(
                     f"a function named {function.name} exists already: replace it or choose another name"
                 ) from error
-        except NotFound as error:
+        except (NotFound, InvalidInput) as error:
             await self._drop_secret(name)
+            if isinstance(error, InvalidInput):
+                raise
             raise self._missing(error) from error
         else:
             made = self._decode(data)
@@ -153,7 +155,7 @@ class KubernetesRegistry:
         )
         try:
             made = self._decode(await self._client.request("PUT", f"{self._functions}/{new.name}", body))
-        except (Conflict, NotFound):
+        except (Conflict, NotFound, InvalidInput):
             now = await self._mine(new.name, change)
             if now is None:
                 if name != before:
@@ -370,8 +372,7 @@ class KubernetesRegistry:
             raise Closed("the registry was closed")
 
     def _missing(self, error: NotFound) -> Exception:
-        text = f"functions cannot be kept in {self._namespace}: {error.message}; install the chart's CRD"
-        return NamespaceMissing(text)
+        return NamespaceMissing(f"{self._namespace} cannot keep functions: {error.message}; install the chart's CRD")
 
 
 def _stand_in(resource: Resource) -> Function:

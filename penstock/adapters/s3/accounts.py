@@ -26,6 +26,7 @@ from minio.error import MinioAdminException
 from penstock.adapters.s3.sigv4 import Credentials
 from penstock.errors import Forbidden, InvalidInput, Unavailable
 from penstock.model import SYSTEM_BUCKET
+from penstock.model.objects import Kept, kept_prefix
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -46,42 +47,49 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Grants(msgspec.Struct, frozen=True, kw_only=True):
-    """What one function's sidecars may touch. `results` = the pattern of its Jobs' names, `?` standing for a digit."""
+    """What one function's sidecars may touch: its folders, and what is kept of it in the platform's bucket."""
 
+    function_uid: str
     inputs: frozenset[Place]
     outputs: frozenset[Place]
-    results: str
-    payloads: str
 
     def __or__(self, other: Grants) -> Grants:
-        """Both, for the time in which Jobs of two generations run."""
-        return msgspec.structs.replace(
-            self, inputs=self.inputs | other.inputs, outputs=self.outputs | other.outputs, results=self.results
-        )
+        """Both, for the time in which Jobs of two generations of one function run."""
+        assert self.function_uid == other.function_uid
+        return msgspec.structs.replace(self, inputs=self.inputs | other.inputs, outputs=self.outputs | other.outputs)
+
+    def kept(self, kind: Kept) -> str:
+        """The beginning of the keys of one kind."""
+        return kept_prefix(kind, self.function_uid)
 
 
 def input_policy(grants: Grants) -> Json:
-    """Read inputs and posted bodies, and the results of its own items (one that has a result is not run again).
+    """Read inputs, the function's posted bodies, and the results of its items (one that has a result is not run again).
     Raises InvalidInput for a prefix that a policy cannot name.
     """
     statements = [
         *_on(grants.inputs, _READ),
-        _listing(SYSTEM_BUCKET, [f"results/{grants.results}/"]),
-        _allow(_READ[:1], [f"{SYSTEM_BUCKET}/{grants.payloads}*", f"{SYSTEM_BUCKET}/results/{grants.results}/*"]),
+        _listing(SYSTEM_BUCKET, [grants.kept(Kept.RESULTS)]),
+        _allow(_READ[:1], _kept(grants, Kept.PAYLOADS, Kept.RESULTS)),
     ]
     return _document(statements, grants.inputs)
 
 
 def output_policy(grants: Grants) -> Json:
-    """Write outputs, logs, answers and results; read back outputs and results alone. Raises InvalidInput."""
-    own = f"{SYSTEM_BUCKET}/results/{grants.results}/*"
+    """Write outputs and the function's logs, answers and results; read back outputs and results alone. Raises
+    InvalidInput.
+    """
     statements = [
         *_on(grants.outputs, [*_WRITE, *_READ]),
-        _listing(SYSTEM_BUCKET, [f"results/{grants.results}/"]),
-        _allow(_READ[:1], [own]),
-        _allow(_WRITE, [own, f"{SYSTEM_BUCKET}/logs/*", f"{SYSTEM_BUCKET}/answers/*"]),
+        _listing(SYSTEM_BUCKET, [grants.kept(Kept.RESULTS)]),
+        _allow(_READ[:1], _kept(grants, Kept.RESULTS)),
+        _allow(_WRITE, _kept(grants, Kept.RESULTS, Kept.LOGS, Kept.ANSWERS)),
     ]
     return _document(statements, grants.outputs)
+
+
+def _kept(grants: Grants, *kinds: Kept) -> list[str]:
+    return [f"{SYSTEM_BUCKET}/{grants.kept(kind)}*" for kind in kinds]
 
 
 def _document(statements: list[Json], places: Iterable[Place]) -> Json:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from penstock.adapters.s3 import Credentials, S3Config, S3Store
 from penstock.adapters.s3.accounts import (
@@ -21,24 +25,92 @@ from penstock.adapters.s3.accounts import (
 )
 from penstock.errors import Forbidden, InvalidInput, PenstockError, Unavailable
 from penstock.model import SYSTEM_BUCKET
+from penstock.model.objects import Kept, answer_key, kept_prefix, log_key, payload_key, result_key
 from tests.adapters.s3.support import content, every, opened
 from tests.testbed.minio import Minio
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-def grants(name: str, bucket: str) -> Grants:
+#: One is the beginning of the other, and one of another kind than the two.
+MINE, THEIRS, ODD = "0a1b", "0a1b2c", "Odd/*"
+
+
+def grants(name: str, bucket: str, uid: str = MINE) -> Grants:
     return Grants(
+        function_uid=uid,
         inputs=frozenset({Place(bucket, f"{name}/in/")}),
         outputs=frozenset({Place(bucket, f"{name}/out/"), Place(f"{bucket}-more", "")}),
-        results=f"{name}-{'?' * 16}",
-        payloads=f"payloads/{name}/",
     )
+
+
+def kept_keys(uid: str) -> dict[Kept, str]:
+    """One key of each kind."""
+    return {
+        Kept.PAYLOADS: payload_key(uid, "1"),
+        Kept.LOGS: log_key(uid, "i", 1),
+        Kept.ANSWERS: answer_key(uid, "i", 1),
+        Kept.RESULTS: result_key(uid, "job", "i", 1),
+    }
+
+
+def allows(policy: dict[str, Any], action: str, bucket: str, key: str, prefix: str = "") -> bool:
+    """Whether a policy document allows it, as the store reads it. `prefix` is what a listing asks for."""
+
+    def fits(pattern: str, text: str) -> bool:
+        return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+
+    resource = f"arn:aws:s3:::{bucket}/{key}" if key else f"arn:aws:s3:::{bucket}"
+    for statement in policy["Statement"]:
+        patterns = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix", ["*"])
+        if (
+            action in statement["Action"]
+            and any(fits(one, resource) for one in statement["Resource"])
+            and any(fits(one, prefix) for one in patterns)
+        ):
+            return True
+    return False
+
+
+@given(st.uuids().map(lambda uid: uid.hex) | st.text(), st.uuids().map(lambda uid: uid.hex) | st.text())
+def test_no_policy_opens_what_is_kept_of_another_function(mine: str, theirs: str) -> None:
+    assume(mine != theirs)
+    for policy in (input_policy(grants("a", "bucket", mine)), output_policy(grants("a", "bucket", mine))):
+        for kind, key in kept_keys(theirs).items():
+            for action in ("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload"):
+                assert not allows(policy, action, SYSTEM_BUCKET, key)
+            for prefix in (key, kept_prefix(kind, theirs), f"{kind}/", ""):
+                assert not allows(policy, "s3:ListBucket", SYSTEM_BUCKET, "", prefix)
+
+
+@pytest.mark.parametrize("uid", [MINE, ODD])
+def test_what_is_kept_of_a_function_is_read_and_written_as_its_sidecars_need_it_and_no_more(uid: str) -> None:
+    reader, writer = input_policy(grants("a", "bucket", uid)), output_policy(grants("a", "bucket", uid))
+    keys = kept_keys(uid)
+    may = {
+        name: {kind for kind, key in keys.items() if allows(policy, action, SYSTEM_BUCKET, key)}
+        for name, policy, action in (
+            ("in reads", reader, "s3:GetObject"),
+            ("in writes", reader, "s3:PutObject"),
+            ("out reads", writer, "s3:GetObject"),
+            ("out writes", writer, "s3:PutObject"),
+        )
+    }
+    assert may == {
+        "in reads": {Kept.PAYLOADS, Kept.RESULTS},
+        "in writes": set(),
+        "out reads": {Kept.RESULTS},
+        "out writes": {Kept.RESULTS, Kept.LOGS, Kept.ANSWERS},
+    }
+    for policy in (reader, writer):
+        lists = {kind for kind in Kept if allows(policy, "s3:ListBucket", SYSTEM_BUCKET, "", kept_prefix(kind, uid))}
+        assert lists == {Kept.RESULTS}
+        assert not any("Delete" in action for statement in policy["Statement"] for action in statement["Action"])
 
 
 def test_a_folder_that_a_policy_would_read_as_a_pattern_is_refused() -> None:
     for folder in ("*/", "a?/", "${aws:username}/"):
-        wild = Grants(inputs=frozenset({Place("b", folder)}), outputs=frozenset(), results="r", payloads="p/")
+        wild = Grants(function_uid=MINE, inputs=frozenset({Place("b", folder)}), outputs=frozenset())
         with pytest.raises(InvalidInput, match="reads as a pattern"):
             input_policy(wild)
 
@@ -46,7 +118,7 @@ def test_a_folder_that_a_policy_would_read_as_a_pattern_is_refused() -> None:
 def test_a_policy_that_the_store_would_not_keep_is_refused_with_its_size() -> None:
     many = frozenset(Place("b", f"{number:0100}/") for number in range(64))
     with pytest.raises(InvalidInput, match=f"keeps {POLICY_LIMIT}"):
-        policy_text(input_policy(Grants(inputs=many, outputs=frozenset(), results="r", payloads="p/")))
+        policy_text(input_policy(Grants(function_uid=MINE, inputs=many, outputs=frozenset())))
 
 
 def test_two_generations_together_may_what_each_may() -> None:
@@ -102,31 +174,30 @@ async def test_the_keys_of_a_function_open_its_own_prefixes_and_no_other(minio: 
     async with opened(minio) as root:
         for one in (bucket, f"{bucket}-more", SYSTEM_BUCKET):
             await root.create_bucket(one)
-        result = f"results/mine-{'0' * 16}/i/1.json"
-        other = f"results/mine-too-{'0' * 16}/i/1.json"
         keys = ["mine/in/a", "mine/out/a", "theirs/in/a", "theirs/out/a", "mine/secret"]
         for key in keys:
             await root.put(bucket, key, b"x")
-        for key in (result, other, "payloads/mine/1", "payloads/theirs/1", "logs/i/1.log", "answers/i/1"):
+        kept = [key for uid in (MINE, THEIRS, ODD) for key in kept_keys(uid).values()]
+        for key in kept:
             await root.put(SYSTEM_BUCKET, key, b"x")
     reader, writer = f"acc{secrets.token_hex(6)}", f"acc{secrets.token_hex(6)}"
     await admin.put(reader, SECRET, input_policy(grants("mine", bucket)), name="mine-in")
     await admin.put(writer, SECRET, output_policy(grants("mine", bucket)), name="mine-out")
+    own = kept_keys(MINE)
+    results = kept_prefix(Kept.RESULTS, MINE)
     allowed = {
         (reader, "read", bucket, "mine/in/a"),
         (reader, "list", bucket, "mine/in/"),
-        (reader, "read", SYSTEM_BUCKET, "payloads/mine/1"),
-        (reader, "read", SYSTEM_BUCKET, result),
+        *((reader, "read", SYSTEM_BUCKET, own[kind]) for kind in (Kept.PAYLOADS, Kept.RESULTS)),
         *((writer, verb, bucket, f"mine/out/{name}") for verb in ("write", "read") for name in "ab"),
         (writer, "list", bucket, "mine/out/"),
         (writer, "write", f"{bucket}-more", "anything"),
         (writer, "list", f"{bucket}-more", ""),
-        (reader, "list", SYSTEM_BUCKET, f"results/mine-{'0' * 16}/"),
-        (writer, "list", SYSTEM_BUCKET, f"results/mine-{'0' * 16}/"),
-        (writer, "write", SYSTEM_BUCKET, result),
-        (writer, "read", SYSTEM_BUCKET, result),
-        (writer, "write", SYSTEM_BUCKET, "logs/i/1.log"),
-        (writer, "write", SYSTEM_BUCKET, "answers/i/1"),
+        (reader, "list", SYSTEM_BUCKET, results),
+        (writer, "list", SYSTEM_BUCKET, results),
+        (writer, "list", SYSTEM_BUCKET, f"{results}job/"),
+        (writer, "read", SYSTEM_BUCKET, own[Kept.RESULTS]),
+        *((writer, "write", SYSTEM_BUCKET, own[kind]) for kind in (Kept.RESULTS, Kept.LOGS, Kept.ANSWERS)),
     }
     tried = {
         (account, verb, place, key)
@@ -134,15 +205,23 @@ async def test_the_keys_of_a_function_open_its_own_prefixes_and_no_other(minio: 
         for verb in ("read", "write", "delete")
         for place, names in (
             (bucket, [*keys, "mine/out/b"]),
-            (SYSTEM_BUCKET, [result, other, "payloads/mine/1", "payloads/theirs/1", "logs/i/1.log", "answers/i/1"]),
+            (SYSTEM_BUCKET, [*kept, "elsewhere", *(f"{kind}/beside" for kind in Kept)]),
         )
         for key in names
+        if key in kept or place == bucket or verb != "read"
     } | {
         (account, "list", place, prefix)
         for account in (reader, writer)
         for place, prefixes in (
             (bucket, ["", "mine/", "mine/in/", "mine/out/", "theirs/in/", "theirs/out/"]),
-            (SYSTEM_BUCKET, ["", "results/", f"results/mine-too-{'0' * 16}/", "logs/", "payloads/mine/"]),
+            (
+                SYSTEM_BUCKET,
+                [
+                    "",
+                    *(f"{kind}/" for kind in Kept),
+                    *(kept_prefix(kind, uid) for kind in Kept for uid in (MINE, THEIRS, ODD)),
+                ],
+            ),
         )
         for prefix in prefixes
     }
