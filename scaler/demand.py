@@ -70,12 +70,14 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
 
 
-def groups(snapshot: Snapshot, *, backlog: bool) -> list[Group]:
-    """Everything that waits, alike units together. `backlog` False: the backlog's view is stale and is left out."""
+def groups(snapshot: Snapshot, unbound: Iterable[Pod], *, backlog: bool) -> list[Group]:
+    """Everything that waits, alike units together: of the snapshot's pods those that are bound nowhere, its requests
+    and its backlog. `backlog` False: the backlog's view is stale and is left out.
+    """
     alike: dict[tuple[PodSpec, bool], list[str]] = {}
     gangs: dict[str, list[Pod]] = {}
-    for pod in snapshot.pods:
-        if pod.node or pod.parked or pod.kind in _FIXED:
+    for pod in unbound:
+        if pod.parked or pod.kind in _FIXED:
             continue
         if pod.gang:
             gangs.setdefault(pod.gang, []).append(pod)

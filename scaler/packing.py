@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from scaler.model import Labels, PodSpec, Taint
+from scaler.pools import Pool, capacity
 from scaler.predicates import obstacle, ports_free
 
 _BLOCK = 32
 #: (position of the resource in a bin's vector, amount per unit); only resources that are asked for.
 Need = tuple[tuple[int, int], ...]
+
+_NO_PORTS: frozenset[str] = frozenset()
 
 
 class Bin:
@@ -24,13 +27,13 @@ class Bin:
     __slots__ = ("free", "labels", "name", "ports", "taints")
 
     def __init__(
-        self, name: str, free: list[int], labels: Labels, taints: tuple[Taint, ...], ports: Iterable[str] = ()
+        self, name: str, free: list[int], labels: Labels, taints: tuple[Taint, ...], ports: Sequence[str] = ()
     ) -> None:
         self.name = name
         self.free = free
         self.labels = labels
         self.taints = taints
-        self.ports = frozenset(ports)
+        self.ports = frozenset(ports) if ports else _NO_PORTS
 
     def room(self, need: Need, most: int) -> int:
         """How many units fit, up to `most`."""
@@ -60,6 +63,9 @@ class Bins:
         self._blocks = [list(bins[start : start + _BLOCK]) for start in range(0, len(bins), _BLOCK)]
         #: The largest free amounts in each block; None = it changed since they were looked for.
         self._tops: list[list[int] | None] = [None] * len(self._blocks)
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
 
     def _top(self, number: int) -> list[int]:
         top = self._tops[number]
@@ -132,6 +138,7 @@ class Axes:
         self.names = sorted(names)
         self._position = {name: position for position, name in enumerate(self.names)}
         self._needs: dict[PodSpec, Need] = {}
+        self._pools: dict[str, list[int]] = {}
 
     @property
     def width(self) -> int:
@@ -142,6 +149,20 @@ class Axes:
         if found is None:
             found = tuple((self._position[name], amount) for name, amount in spec.requests if amount > 0)
             self._needs[spec] = found
+        return found
+
+    def least(self, specs: Sequence[PodSpec]) -> Need:
+        """What every one of them needs at least, of resources that all of them need."""
+        first, *others = [dict(self.need(spec)) for spec in specs]
+        for other in others:
+            first = {position: min(amount, other[position]) for position, amount in first.items() if position in other}
+        return tuple(first.items())
+
+    def of_pool(self, pool: Pool) -> list[int]:
+        """What a new node of the pool offers, not to be changed."""
+        found = self._pools.get(pool.name)
+        if found is None:
+            found = self._pools[pool.name] = self.vector(capacity(pool))
         return found
 
     def vector(self, amounts: dict[str, int]) -> list[int]:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from scaler.budget import Budget
-from scaler.model import Node, NodeOrder, NodeState, OrderKind, Snapshot
+from scaler.model import Node, NodeOrder, NodeState, OrderKind, PodKind, Snapshot
 from scaler.pools import Fleet, Pool
 from scaler.safety import judge
 from scaler.situation import Situation
 
+_STAYING = frozenset({NodeState.IDLE, NodeState.USED})
 _REMOVABLE = frozenset({NodeState.DRAINING, NodeState.FAILED_ON, NodeState.FAILED_OFF})
 
 
@@ -35,7 +36,7 @@ def recheck(order: NodeOrder, snapshot: Snapshot, fleet: Fleet, *, cordoned_ms: 
     if order.kind.removes:
         if min(snapshot.nodes_view.as_of_ms, snapshot.pods_view.as_of_ms) < cordoned_ms:
             return f"node {order.node} was cordoned after the lists were read"
-        return _removal(order, node, pool, snapshot, fleet)
+        return _removal(order, node, pool, snapshot)
     if order.kind is OrderKind.RELEASE:
         draining = node is not None and node.state is NodeState.DRAINING
         return "" if draining else f"node {order.node} is not on its way out"
@@ -54,7 +55,7 @@ def recheck_starts(orders: Sequence[NodeOrder], snapshot: Snapshot, fleet: Fleet
         and key == f"{name}/{node.generation}"
     }
     others = tuple(node for node in snapshot.nodes if node.name not in written)
-    budget = Budget(Situation(replace(snapshot, nodes=others), fleet), {})
+    budget = Budget(Situation(replace(snapshot, nodes=others, pods=()), fleet), {})
     verdict, why = judge(snapshot, fleet), {}
     for order in orders:
         pool, node = fleet.by_name.get(order.pool), nodes.get(order.node)
@@ -74,15 +75,14 @@ def recheck_starts(orders: Sequence[NodeOrder], snapshot: Snapshot, fleet: Fleet
     return why
 
 
-def _removal(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot, fleet: Fleet) -> str:
+def _removal(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot) -> str:
     if node is None:
         return f"node {order.node} has no record"
     if not node.enabled:
         return f"node {node.name} was disabled"
     if node.state not in _REMOVABLE:
         return f"node {node.name} is {node.state.value}"
-    situation = Situation(snapshot, fleet)
-    if count := situation.work.get(node.name):
+    if count := sum(pod.node == node.name and pod.kind is PodKind.WORK for pod in snapshot.pods):
         return f"{count} pods run on node {node.name}"
     for reservation in snapshot.reservations:
         # A node that did not come up keeps no promise: it is switched off for certain, then another serves.
@@ -90,7 +90,7 @@ def _removal(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot
         if promised and reservation.until_ms > snapshot.now_ms:
             return f"node {node.name} was promised to {len(reservation.owners)} waiting"
     if node.state is NodeState.DRAINING:
-        left = sum(other.state in {NodeState.IDLE, NodeState.USED} for other in situation.of_pool[pool.name])
+        left = sum(other.pool == pool.name and other.state in _STAYING for other in snapshot.nodes)
         if left < pool.min:
             return f"pool {pool.name} would fall below its minimum of {pool.min} nodes"
     return ""
@@ -106,6 +106,7 @@ def _start(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot, 
         snapshot = replace(snapshot, nodes=others)
     elif state is not NodeState.OFF:
         return f"node {order.node} is {state.value}"
-    budget = Budget(Situation(snapshot, fleet), {})
+    # Bounds ask nothing of pods, of which there are many.
+    budget = Budget(Situation(replace(snapshot, pods=()), fleet), {})
     _, stop = budget.allow_host(pool)
     return stop

@@ -64,15 +64,34 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     leaving: frozenset[str] = frozenset()
 
     def node(self, name: str) -> Node | None:
-        return next((node for node in self.nodes if node.name == name), None)
+        position = _positions(self.nodes).get(name)
+        return None if position is None else self.nodes[position]
 
 
 def with_node(state: State, node: Node) -> State:
     """The record replaced, or added."""
-    nodes = tuple(node if one.name == node.name else one for one in state.nodes)
-    if not any(one.name == node.name for one in state.nodes):
-        nodes = (*nodes, node)
+    positions = _positions(state.nodes)
+    position = positions.get(node.name)
+    if position is None:
+        return replace(state, nodes=(*state.nodes, node))
+    nodes = (*state.nodes[:position], node, *state.nodes[position + 1 :])
+    _memo[0] = (nodes, positions)
     return replace(state, nodes=nodes)
+
+
+def _positions(nodes: tuple[Node, ...]) -> dict[str, int]:
+    """Where each name stands. Remembered for the tuple asked about last: a thousand answers to one call change one node
+    after the other, and looking through all of them for each would take the square of their number.
+    """
+    known, positions = _memo[0]
+    if known is not nodes:
+        positions = {node.name: position for position, node in enumerate(nodes)}
+        _memo[0] = (nodes, positions)
+    return positions
+
+
+#: One entry, replaced as a whole, so that threads never see half of it.
+_memo: list[tuple[tuple[Node, ...], dict[str, int]]] = [((), {})]
 
 
 def step(state: State, name: str, event: NodeEvent, now_ms: int, fleet: Fleet) -> State:

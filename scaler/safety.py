@@ -9,6 +9,9 @@ from scaler.observe import fresh
 from scaler.pools import Fleet, Pool
 from scaler.states import READY
 
+#: A member looked up in its class costs ten times a global.
+_UNKNOWN = NodeState.UNKNOWN
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """What is forbidden now, each with its reason; "" = allowed."""
@@ -32,11 +35,8 @@ class Verdict(msgspec.Struct, frozen=True):
 def judge(snapshot: Snapshot, fleet: Fleet) -> Verdict:
     now, options = snapshot.now_ms, fleet.options
     limit = options.fresh_ms // 1000
-    stale = [
-        part
-        for part, view in (("node list", snapshot.nodes_view), ("pod list", snapshot.pods_view))
-        if not fresh(view, now, options)
-    ]
+    lists = (("node list", snapshot.nodes_view), ("pod list", snapshot.pods_view))
+    stale = [part for part, view in lists if not fresh(view, now, options)]
     everything = f"the {' and the '.join(stale)} is incomplete or older than {limit} s" if stale else ""
     drivers = {
         driver: f"the machine list of driver {driver!r} is incomplete or older than {limit} s"
@@ -52,7 +52,7 @@ def judge(snapshot: Snapshot, fleet: Fleet) -> Verdict:
 def _lost(snapshot: Snapshot, fleet: Fleet) -> str:
     options = fleet.options
     since = snapshot.now_ms - options.loss_window_ms
-    dark = sum(node.state is NodeState.UNKNOWN and node.dark_since_ms > since for node in snapshot.nodes)
+    dark = len([node for node in snapshot.nodes if node.state is _UNKNOWN and node.dark_since_ms > since])
     if dark <= options.loss_nodes:
         return ""
     on = sum(node.state in READY for node in snapshot.nodes)

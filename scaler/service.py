@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from penstock.errors import PenstockError, Unavailable
 from scaler import records
+from scaler.aside import Aside
 from scaler.backlog import Backlog
 from scaler.control import Hooks, NoHooks
 from scaler.engine import decide
@@ -41,6 +42,8 @@ log = structlog.get_logger("scaler")
 _INLINE = 2_000
 #: How often drivers are asked for their lists: while orders are under way, and otherwise.
 LIST_BUSY_MS, LIST_IDLE_MS = 3_000, 10_000
+#: Demand does not wait for a new list while the last one is younger: half of the age at which it is stale.
+_LIST_OLD_MS = 15_000
 
 
 class ScalerService:
@@ -80,6 +83,9 @@ class ScalerService:
         self._listed_ms = 0
         self._told_alarms: frozenset[str] = frozenset()
         self._tidier = Tidier(world)
+        self._aside = Aside()
+        #: Made nodes that are gone and whose objects have not been looked at since.
+        self._gone: set[str] = set()
         self._sender = Sender(
             fleet=fleet,
             journal=self.journal,
@@ -152,19 +158,20 @@ class ScalerService:
         self.metrics.leader.set(self._leads())
         await self._list()
         if not self._leads():
-            self._window.decided(self._clock(), 0)
+            self._window.looked(self._clock())
             return
         try:
             seen, gone = await self._decide()
             self._sender.turn()
-            await self._tidier.turn(self.journal.state, seen, gone)
+            self._tidy(seen, gone)
         except Unavailable as error:
             log.warning(
                 "nothing can be written down, so nothing is ordered", action="journal_down", error=error.message
             )
-            self._window.decided(self._clock(), 0)
-        if self._sender.failure is not None:
-            raise self._sender.failure
+            self._window.failed(self._clock())
+        for failure in (self._sender.failure, self._aside.failure):
+            if failure is not None:
+                raise failure
 
     async def _list(self) -> None:
         now = self._clock()
@@ -173,20 +180,41 @@ class ScalerService:
         if now - self._listed_ms < every:
             self._window.by(self._listed_ms + every)
             return
+        if self._aside.busy("list"):
+            return
         self._listed_ms = now
+        task = self._aside.start("list", self._refresh())
+        if not (self._window.first_ms and self._listed_lately(now)):
+            await asyncio.wait([task])
+
+    async def _refresh(self) -> None:
         await asyncio.gather(*(driver.refresh() for driver in self.drivers.values()))
+
+    def _listed_lately(self, now: int) -> bool:
+        """Pods wait, and the lists that there are will do for them: nobody waits for newer ones."""
+        return all(
+            driver.view.complete and now - driver.view.as_of_ms < _LIST_OLD_MS for driver in self.drivers.values()
+        )
+
+    def _tidy(self, seen: Seen, gone: list[str]) -> None:
+        """Beside the turns: a node object that changes slowly makes no pod wait."""
+        self._gone.update(gone)
+        if not self._aside.busy("tidy"):
+            gone, self._gone = sorted(self._gone), set()
+            self._aside.start("tidy", self._tidier.turn(self.journal.state, seen, gone))
 
     async def _decide(self) -> tuple[Seen, list[str]]:
         """Returns what was looked at, and the made nodes that were seen to be gone."""
         begun = time.perf_counter()
         async with self.journal.turn() as turn:
+            # Before the look: a pod that comes while this is decided and written has a window of its own.
+            self._window.looked(self._clock())
             seen = self._world.look()
             before = self.snapshot(turn.state, seen)
             found, state, plan = await self._work(before, seen, turn.state)
             blocked = judge(before, self.fleet).all
             if not blocked:
                 await turn.write(state)
-            # The window is closed before anything else can happen, so no change is lost.
             self._window.decided(self._clock(), plan.next_ms)
         self.seconds = time.perf_counter() - begun
         self.decisions += 1
@@ -276,12 +304,14 @@ class ScalerService:
                 return
 
     async def settled(self) -> None:
-        """Wait until no order is being carried out."""
+        """Wait until no order is being carried out, and nothing listed or tidied."""
         await self._sender.settled()
+        await self._aside.settled()
 
     async def close(self) -> None:
         """Stop; what is under way is taken up by the next life."""
         await self._sender.close()
+        await self._aside.close()
         for driver in self.drivers.values():
             try:
                 await driver.provider.close()

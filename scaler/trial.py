@@ -120,7 +120,7 @@ class Trial:
         left = group.count
         filled: list[tuple[Bins, list[Placement]]] = []
         for bins in (self.present, self.leaving, self.new) if group.wakes else (self.present,):
-            if left > 0:
+            if left > 0 and bins:
                 found = bins.fill(group.spec, need, left, group.per_node)
                 left -= sum(units for _, units in found)
                 filled.append((bins, found))

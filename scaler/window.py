@@ -36,8 +36,16 @@ class Window(msgspec.Struct, kw_only=True):
         if time_ms and (not self.due_ms or time_ms < self.due_ms):
             self.due_ms = time_ms
 
-    def decided(self, now_ms: int, next_ms: int) -> None:
-        """A decision was made that says when the next is due by itself."""
+    def looked(self, now_ms: int) -> None:
+        """The world is looked at for a decision: what comes from now on asks for another."""
         self.first_ms = 0
         self.due_ms = now_ms + self.every_ms
+
+    def decided(self, now_ms: int, next_ms: int) -> None:
+        """A decision was made that says when the next is due by itself; what came meanwhile keeps its time."""
         self.by(max(next_ms, now_ms + self.settle_ms) if next_ms else 0)
+
+    def failed(self, now_ms: int) -> None:
+        """Nothing could be decided. Not at once again, lest it be tried without a pause."""
+        if self.due_ms <= now_ms:
+            self.looked(now_ms)

@@ -15,7 +15,7 @@ from scaler.configuration import parse_amounts
 from scaler.control import Explanation, NodeInfo, RequestInfo, RequestSpec
 from scaler.interface.expressions import parse_expressions
 from scaler.interface.wording import expression_of
-from scaler.model import Amounts, View
+from scaler.model import Amounts, Toleration, View
 
 Quantities = dict[str, str]
 
@@ -111,6 +111,8 @@ class RequestDocument(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     per_node: int = 0
     #: Node expressions, all of which must hold.
     expressions: list[str] = []
+    #: Taints of nodes that are put up with: KEY (any value), KEY=VALUE, each with :EFFECT or for all effects.
+    tolerations: list[str] = []
     hold_s: float = 600.0
 
 
@@ -222,6 +224,7 @@ def request_spec(document: RequestDocument) -> RequestSpec:
         tasks=document.tasks,
         per_node=document.per_node,
         affinity=parse_expressions(document.expressions),
+        tolerations=tuple(_toleration(text) for text in document.tolerations),
         hold_ms=round(document.hold_s * 1000),
     )
 
@@ -229,6 +232,18 @@ def request_spec(document: RequestDocument) -> RequestSpec:
 #: A day: room that nobody uses costs like any other.
 LONGEST_HOLD_S = 86_400
 _MOST_TASKS = 1_000_000
+
+
+def _toleration(text: str) -> Toleration:
+    taint, colon, effect = text.partition(":")
+    key, sign, value = taint.partition("=")
+    if not key or (colon and effect not in _EFFECTS):
+        known = ", ".join(_EFFECTS)
+        raise InvalidInput(f"{text!r} is not KEY, KEY=VALUE or either with :EFFECT of {known}", where="tolerations")
+    return Toleration(key=key, operator="Equal" if sign else "Exists", value=value, effect=effect)
+
+
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def _texts(resources: Mapping[str, object]) -> dict[str, str]:

@@ -15,7 +15,9 @@ from scaler.pools import Pool
 def retry(snapshot: Snapshot, draft: Draft) -> Draft:  # noqa: ARG001 - every policy has the same shape
     for pool in draft.fleet.pools:
         for node in draft.situation.of_pool[pool.name]:
-            if (node.state in _SOUND and not node.failures_on) or node.name in draft.orders:
+            if not node.failures_on and node.state in _SOUND:
+                continue
+            if node.name in draft.orders:
                 continue
             if node.state is NodeState.UNKNOWN:
                 _tell_dark(draft, node)

@@ -7,11 +7,12 @@ else still get in. Nothing waits longer for it. Nodes that are steered already s
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from scaler.draft import Draft
 from scaler.model import Node, NodeState, Snapshot
 from scaler.pools import Pool, capacity
+
+#: A member looked up in its class costs ten times a global.
+_IDLE = NodeState.IDLE
 
 
 def steer(snapshot: Snapshot, draft: Draft) -> Draft:
@@ -29,15 +30,17 @@ def steer(snapshot: Snapshot, draft: Draft) -> Draft:
 
 def _surplus(snapshot: Snapshot, draft: Draft, pool: Pool, nodes: list[Node]) -> list[str]:
     whole = capacity(pool)
-    total: defaultdict[str, int] = defaultdict(int)
+    total: dict[str, int] = {}
+    used = draft.situation.used
     load: dict[str, float] = {}
     for node in nodes:
         share = 0.0
-        if node.state is not NodeState.IDLE:
-            for name, amount in draft.situation.used(node).items():
+        if node.state is not _IDLE:
+            for name, amount in used(node).items():
                 if size := whole.get(name):
-                    total[name] += amount
-                    share = max(share, amount / size)
+                    total[name] = total.get(name, 0) + amount
+                    part = amount / size
+                    share = part if part > share else share  # noqa: FURB136 - `max` costs thrice that
         load[node.name] = share
     slack = 100 + draft.fleet.options.steer_slack_percent
     needed = max((-(-amount * slack // (100 * whole[name])) for name, amount in total.items()), default=0)

@@ -37,7 +37,6 @@ class RequestState(enum.IntEnum):
 
 
 _LIVE = frozenset({RequestState.PENDING, RequestState.ATTENDED, RequestState.BLOCKED})
-_QUEUED = frozenset({RequestState.PENDING, RequestState.BLOCKED})
 
 
 class CluesOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,23 +104,24 @@ class Queue(msgspec.Struct):
 def report(node: CluesNode, seen: State, now_ms: int, options: CluesOptions) -> bool:
     """Monitor: what the batch system reports (IDLE, USED, OFF or UNKNOWN) meets the node's state. True = it changed."""
     age = now_ms - node.since_ms
-    on = seen in {State.IDLE, State.USED}
+    on = seen in _RUNNING
     target = seen
-    if node.state is State.POW_ON:
+    state = node.state
+    if state is _POW_ON:
         if seen is State.OFF:
             if age <= options.max_wait_on_ms:
                 return False
             target = State.OFF_ERR
         elif on and age < options.delay_pow_on_ms:
             return False
-    elif node.state is State.POW_OFF:
+    elif state is _POW_OFF:
         if on:
             if age <= options.max_wait_off_ms:
                 return False
             target = State.ON_ERR
         elif seen is State.OFF and age < options.delay_pow_off_ms:
             return False
-    elif (node.state is State.ON_ERR and on) or (node.state is State.OFF_ERR and seen is State.OFF):
+    elif (state is State.ON_ERR and on) or (state is State.OFF_ERR and seen is State.OFF):
         return False
     return enter(node, target, now_ms)
 
@@ -131,7 +131,7 @@ def enter(node: CluesNode, state: State, now_ms: int) -> bool:
     old = node.state
     if state is old:
         return False
-    if state in {State.IDLE, State.USED} and old not in {State.IDLE, State.USED}:
+    if state in _RUNNING and old not in _RUNNING:
         node.failures_on = 0
         node.on_since_ms = now_ms
     elif state is State.OFF:
@@ -193,23 +193,25 @@ class Pass:
         """Bookings first: those of attended requests hold while a node is on its way, those of served ones for a while;
         a request whose job has started is served and holds nothing.
         """
+        over_ms = self.now - self.options.cooldown_served_ms
         for request in self.requests:
-            if request.job in started:
-                if request.state in _LIVE:
-                    _become(request, RequestState.SERVED, self.now)
+            state = request.state
+            if started and request.job in started:
+                if state in _LIVE:
+                    _become(request, _SERVED, self.now)
                 request.booked = []
-            elif request.state is RequestState.ATTENDED:
+            elif state is _SERVED:
+                if request.since_ms > over_ms:
+                    self._hold(request)
+                else:
+                    request.booked = []
+            elif state is _ATTENDED:
                 coming = any(self.by_name[name].state in _MOVING for name, _ in request.booked)
                 if coming or nodes_as_of_ms <= request.since_ms:
                     self._hold(request)
                 else:
                     request.booked = []
-                    _become(request, RequestState.PENDING, self.now)
-            elif request.state is RequestState.SERVED:
-                if self.now - request.since_ms < self.options.cooldown_served_ms:
-                    self._hold(request)
-                else:
-                    request.booked = []
+                    _become(request, _PENDING, self.now)
 
     def _hold(self, request: CluesRequest) -> None:
         for name, tasks in request.booked:
@@ -221,36 +223,38 @@ class Pass:
         """First in, first out, first fit in the order of the node list; an earlier request that waits blocks the
         rest.
         """
-        alive = 0
+        alive, hopeless, unlimited = 0, self._hopeless, not self.options.max_booting
         for request in self.requests:
-            if request.state is RequestState.ATTENDED:
-                alive += 1
-            if request.state not in _QUEUED:
-                continue
-            verdict = self._serve(request, alive)
-            if verdict is None:
-                return
-            if request.state in {RequestState.PENDING, RequestState.ATTENDED}:
+            state = request.state
+            if state is _PENDING or state is _BLOCKED:
+                known = bool(hopeless) and (request.need, request.tasks, request.per_node) in hopeless
+                if known and unlimited and not alive and state is _BLOCKED:
+                    continue  # it was found possible when it was blocked, and stays so
+                if not self._serve(request, alive, hopeless=known):
+                    return
+                state = request.state
+                if state is _PENDING or state is _ATTENDED:
+                    alive += 1
+            elif state is _ATTENDED:
                 alive += 1
 
-    def _serve(self, request: CluesRequest, alive: int) -> bool | None:
-        """One request; None = the pass ends here."""
-        hopeless = (request.need, request.tasks, request.per_node) in self._hopeless
+    def _serve(self, request: CluesRequest, alive: int, *, hopeless: bool) -> bool:
+        """One request; False = the pass ends here. `hopeless` = one like it found no room in this pass."""
         if not hopeless and self._allot(request, (), self._usable):
-            self._move(request, RequestState.BLOCKED if alive else RequestState.SERVED)
+            _become(request, _BLOCKED if alive else _SERVED, self.now)
             return True
         if not hopeless and self._allot(request, (self._usable,), self._booting):
-            self._move(request, RequestState.ATTENDED)
+            _become(request, _ATTENDED, self.now)
             return True
         if self.options.max_booting and len(self._booting) + len(self.on) >= self.options.max_booting:
-            return None
+            return False
         if not hopeless and self._start_more(request):
             return True
         if alive:
-            return None
+            return False
         possible = any(_tasks_in(node.total, request.need) for node in self.nodes)
-        self._move(request, RequestState.BLOCKED if possible else RequestState.NOT_SERVED)
-        return False
+        _become(request, _BLOCKED if possible else RequestState.NOT_SERVED, self.now)
+        return True
 
     def _start_more(self, request: CluesRequest) -> bool:
         """Steps 3 to 5: nodes that are chosen already, further ones that are off, those going off."""
@@ -262,7 +266,7 @@ class Pass:
             [node for node in self._stopping if node.name not in taken],
         ):
             if self._allot(request, known, more):
-                self._move(request, RequestState.ATTENDED)
+                _become(request, _ATTENDED, self.now)
                 ordered = (name for name, _ in request.booked if self.by_name[name].state in _GOING)
                 self.on.extend(name for name in ordered if name not in taken)
                 return True
@@ -270,9 +274,6 @@ class Pass:
         # Room only shrinks within a pass: what fits nowhere fits nowhere later.
         self._hopeless.add((request.need, request.tasks, request.per_node))
         return False
-
-    def _move(self, request: CluesRequest, state: RequestState) -> None:
-        _become(request, state, self.now)
 
     def _allot(self, request: CluesRequest, known: Sequence[list[CluesNode]], more: list[CluesNode]) -> bool:
         """All tasks at once or none, first fit; subtracts and books. `known` = nodes that alone were not enough."""
@@ -317,7 +318,7 @@ class Pass:
     def pow_off_idle(self) -> None:
         """Everything idle for longer than IDLE_TIME goes, whatever is booked on it."""
         for node in self.nodes:
-            idle = node.state is State.IDLE and self.now - node.since_ms > self.options.idle_ms
+            idle = node.state is _IDLE and self.now - node.since_ms > self.options.idle_ms
             if idle and node.enabled and self.now - node.on_since_ms > self.options.cooldown_nodes_ms:
                 self.off.append(node.name)
 
@@ -337,7 +338,10 @@ class Pass:
 
 
 #: A member looked up in its class costs ten times a global.
-_OFF, _POW_ON, _POW_OFF = State.OFF, State.POW_ON, State.POW_OFF
+_IDLE, _OFF, _POW_ON, _POW_OFF = State.IDLE, State.OFF, State.POW_ON, State.POW_OFF
+_PENDING, _ATTENDED = RequestState.PENDING, RequestState.ATTENDED
+_SERVED, _BLOCKED = RequestState.SERVED, RequestState.BLOCKED
+_RUNNING = frozenset({State.IDLE, State.USED})
 _USABLE = frozenset({State.IDLE, State.USED, State.ON_ERR})
 _MOVING = frozenset({State.POW_OFF, State.POW_ON, State.ON_ERR})
 _GOING = frozenset({State.OFF, State.POW_OFF})
@@ -360,15 +364,14 @@ def _tasks_in(free: Sequence[int], need: Amounts) -> int:
 
 def reconsider_jobs(queue: Queue, now_ms: int, options: CluesOptions) -> None:
     """Jobs pending for long without a request get one; it is looked at in the next pass."""
+    limit = now_ms - options.reconsider_ms
+    waited = [job for job in queue.jobs.values() if job.since_ms < limit and not job.started]
+    if not waited:
+        return
     live = {request.job for request in queue.requests if request.state in _LIVE}
-    lately = {
-        request.job
-        for request in queue.requests
-        if request.state is RequestState.SERVED and now_ms - request.since_ms <= options.reconsider_ms
-    }
-    for job in queue.jobs.values():
-        waited = not job.started and now_ms - job.since_ms > options.reconsider_ms
-        if waited and job.id not in live and job.id not in lately:
+    lately = {request.job for request in queue.requests if request.state is _SERVED and request.since_ms >= limit}
+    for job in waited:
+        if job.id not in live and job.id not in lately:
             queue.requests.append(CluesRequest(queue.next_id, job.id, job.need, job.tasks, since_ms=now_ms))
             # Asked for once, it must stay pending as long again before it is asked for anew.
             job.since_ms = now_ms
@@ -377,11 +380,8 @@ def reconsider_jobs(queue: Queue, now_ms: int, options: CluesOptions) -> None:
 
 def purge(requests: list[CluesRequest], now_ms: int, options: CluesOptions) -> None:
     """Forget requests that ended a while ago."""
-    requests[:] = [
-        request
-        for request in requests
-        if request.state in _LIVE or now_ms - request.since_ms <= options.cooldown_served_ms
-    ]
+    first_ms = now_ms - options.cooldown_served_ms
+    requests[:] = [request for request in requests if request.since_ms >= first_ms or request.state in _LIVE]
 
 
 def run_pass(queue: Queue, nodes: list[CluesNode], now_ms: int, options: CluesOptions) -> tuple[list[str], list[str]]:

@@ -7,9 +7,9 @@ machine came or went while jobs wait, when a plan says to look again, and a whil
 from __future__ import annotations
 
 from scaler.engine import decide
-from scaler.model import Node, NodeState, Pod, Reservation, ScalePlan, Snapshot, View
+from scaler.model import Node, NodeOrder, NodeState, Pod, Reservation, ScalePlan, Snapshot, View
 from scaler.pools import Fleet
-from scaler.recheck import recheck
+from scaler.recheck import recheck, recheck_starts
 from scaler.simulate.world import Machine, Task, World
 from scaler.states import NodeEvent, advance
 
@@ -126,21 +126,27 @@ class Penstock:
                 machine.steered = machine.name in plan.steered
 
     def _obey(self, plan: ScalePlan) -> None:
-        world, now, options = self._world, self._world.now, self._fleet.options
+        """As in the service: written down, then checked on a fresh look, then sent."""
+        world, now = self._world, self._world.now
+        wakes = [order for order in plan.orders if order.kind.wakes]
+        for order in wakes:
+            self._take(order, NodeEvent.ORDER_ON)
+        why = recheck_starts(wakes, self.snapshot(), self._fleet) if wakes else {}
+        for order in wakes:
+            if why[order.key]:
+                self._take(order, NodeEvent.NOT_YET)
+            else:
+                world.power_on(world.by_name[order.node])
         for order in plan.orders:
-            machine = world.by_name[order.node]
-            node = self._nodes.get(order.node) or Node(name=order.node, pool=order.pool)
             if order.kind.wakes:
-                # As in the service: written down, then checked on a fresh look, then sent.
-                self._nodes[order.node] = advance(node, NodeEvent.ORDER_ON, now, options).node
-                event = NodeEvent.NOT_YET
-            else:
-                self._nodes[order.node] = advance(node, NodeEvent.DRAIN, now, options).node
-                event = NodeEvent.RELEASE
+                continue
+            self._take(order, NodeEvent.DRAIN)
             if recheck(order, self.snapshot(), self._fleet, cordoned_ms=now):
-                self._nodes[order.node] = advance(self._nodes[order.node], event, now, options).node
-            elif order.kind.wakes:
-                world.power_on(machine)
+                self._take(order, NodeEvent.RELEASE)
             else:
-                self._nodes[order.node] = advance(self._nodes[order.node], NodeEvent.POWER_OFF, now, options).node
-                world.power_off(machine)
+                self._take(order, NodeEvent.POWER_OFF)
+                world.power_off(world.by_name[order.node])
+
+    def _take(self, order: NodeOrder, event: NodeEvent) -> None:
+        node = self._nodes.get(order.node) or Node(name=order.node, pool=order.pool)
+        self._nodes[order.node] = advance(node, event, self._world.now, self._fleet.options).node

@@ -9,12 +9,11 @@ from contextlib import ExitStack
 
 from msgspec.structs import replace
 
-from scaler.simulate.always_on import AlwaysOn
 from scaler.simulate.chart import chart
 from scaler.simulate.options import SimulationOptions, jobs_of
 from scaler.simulate.ours import Penstock
 from scaler.simulate.report import Outcome, Report, outcome_of
-from scaler.simulate.worker import CluesRun, Worker, seldom_collected
+from scaler.simulate.worker import Baselines, Worker, seldom_collected
 from scaler.simulate.world import World
 
 #: After the last job, long enough for idle nodes to go.
@@ -33,38 +32,33 @@ def simulate_with_chart(options: SimulationOptions) -> tuple[Report, str]:
     jobs = jobs_of(options)
     with ExitStack() as stack:
         stack.enter_context(seldom_collected())
-        theirs: CluesRun | Worker
-        # Started first, so that it runs beside the others.
+        baselines: Baselines | Worker
+        # Started first, so that it runs beside the other.
         if len(jobs) >= PARALLEL_FROM and (os.cpu_count() or 1) > 1:
-            theirs = stack.enter_context(Worker(options))
+            baselines = stack.enter_context(Worker(options))
         else:
-            theirs = CluesRun(options)
-        ours, always = Penstock(options.fleet), AlwaysOn()
-        worlds = [World(options.fleet, jobs, one, pack=options.pack) for one in (ours, always)]
-        for world in worlds:
-            world.run_out()
+            baselines = Baselines(options, jobs)
+        ours = Penstock(options.fleet)
+        world = World(options.fleet, jobs, ours, pack=options.pack)
+        world.run_out()
         # Energy is compared over the same time, until the slowest has done everything and its machines have gone.
-        last = max(jobs[-1].submit_ms, theirs.run_out(), *(world.last_end_ms for world in worlds))
-        end = last + _TAIL_MS
-        for world in worlds:
-            world.run_until(end)
-        answer = theirs.finish(end)
-    price = options.energy_price
-    mine, baseline = (
-        outcome_of(world, len(jobs), energy_price=price, decisions=decisions)
-        for world, decisions in zip(worlds, (ours.decisions, 0), strict=True)
-    )
+        end = max(jobs[-1].submit_ms, baselines.run_out(), world.last_end_ms) + _TAIL_MS
+        world.run_until(end)
+        clues, always = baselines.finish(end)
+    mine = outcome_of(world, len(jobs), energy_price=options.energy_price, decisions=ours.decisions)
+    outcomes = (mine, clues.outcome, always.outcome)
     report = Report(
         trace=options.trace.name,
         about=options.trace.about,
         jobs=len(jobs),
         left_out=options.trace.left_out,
         hours=end / 3_600_000,
-        outcomes=tuple(_with_savings(outcome, baseline.kwh) for outcome in (mine, answer.outcome, baseline)),
+        outcomes=tuple(_with_savings(outcome, always.outcome.kwh) for outcome in outcomes),
     )
     if not options.chart:
         return report, ""
-    series = [(ours.name, worlds[0].samples), (answer.outcome.policy, answer.samples), (always.name, worlds[1].samples)]
+    samples = (world.samples, clues.samples, always.samples)
+    series = [(outcome.policy, line) for outcome, line in zip(outcomes, samples, strict=True)]
     return report, chart(f"{options.trace.name}: machines not off", series, end)
 
 

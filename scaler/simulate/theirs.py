@@ -22,6 +22,7 @@ from scaler.simulate.world import BOOTING, OFF, ON, Machine, Task, World
 # Read millions of times: a member looked up in its class costs ten times a global.
 _IDLE, _USED, _OFF, _POW_ON, _POW_OFF = State.IDLE, State.USED, State.OFF, State.POW_ON, State.POW_OFF
 _FAILED = frozenset({State.ON_ERR, State.OFF_ERR})
+_SERVED = RequestState.SERVED
 _QUEUED = frozenset({RequestState.PENDING, RequestState.BLOCKED})
 
 
@@ -153,13 +154,13 @@ class Clues:
     def _timers(self) -> None:
         """The first time at which an age passes its limit; ages are compared with "longer than"."""
         self._node_timers()
-        options = self._options
+        options, requests = self._options, self._queue.requests
         if self._queue.jobs:
             self._at(min([job.since_ms for job in self._queue.jobs.values()]) + options.reconsider_ms + 1)
-        if not _QUEUED.isdisjoint([request.state for request in self._queue.requests]):
-            for request in self._queue.requests:
-                if request.state is RequestState.SERVED:
-                    self._at(request.since_ms + options.cooldown_served_ms)
+        if requests and not _QUEUED.isdisjoint([request.state for request in requests]):
+            served = [request.since_ms for request in requests if request.state is _SERVED]
+            if served:
+                self._at(min(served) + options.cooldown_served_ms)
 
     def _node_timers(self) -> None:
         options = self._options

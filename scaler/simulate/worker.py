@@ -1,8 +1,8 @@
-"""One policy of a long simulation in a process of its own, so that a year runs on two processors.
+"""The baselines of a long simulation in a process of their own, so that a year runs on two processors.
 
 A plain child with two pipes rather than `multiprocessing`, which would import the caller's main program a second time.
 It reads the options, runs until every job has ended, says when that was, is told up to when energy is compared, and
-answers with the outcome. Messages are MessagePack, each after its length in eight bytes.
+answers with the outcomes. Messages are MessagePack, each after its length in eight bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import IO, Self, TypeVar
 import msgspec
 
 from penstock.errors import PenstockError
+from scaler.simulate.always_on import AlwaysOn
 from scaler.simulate.options import SimulationOptions, jobs_of
 from scaler.simulate.report import Outcome, outcome_of
 from scaler.simulate.theirs import Clues
+from scaler.simulate.trace import Job
 from scaler.simulate.world import World
 
 T = TypeVar("T")
@@ -33,29 +35,31 @@ class Answer(msgspec.Struct, frozen=True):
     samples: list[tuple[int, int, int]]
 
 
-class CluesRun:
-    """CLUES's policy over the options' trace, in this process."""
+class Baselines:
+    """CLUES's policy and always on over the options' trace, in this process."""
 
-    def __init__(self, options: SimulationOptions) -> None:
+    def __init__(self, options: SimulationOptions, jobs: list[Job]) -> None:
         self._options = options
-        self._jobs = jobs_of(options)
-        self._controller = Clues(options.clues)
-        self._world = World(options.fleet, self._jobs, self._controller, pack=options.pack)
+        self._jobs = jobs
+        self._clues, self._always = Clues(options.clues), AlwaysOn()
+        self._worlds = [World(options.fleet, jobs, one, pack=options.pack) for one in (self._clues, self._always)]
 
     def run_out(self) -> int:
         """Until every job has ended; returns when the last did (ms)."""
-        self._world.run_out()
-        return self._world.last_end_ms
+        for world in self._worlds:
+            world.run_out()
+        return max(world.last_end_ms for world in self._worlds)
 
-    def finish(self, end_ms: int) -> Answer:
-        self._world.run_until(end_ms)
-        outcome = outcome_of(
-            self._world,
-            len(self._jobs),
-            energy_price=self._options.energy_price,
-            decisions=self._controller.passes,
-        )
-        return Answer(outcome, self._world.samples if self._options.chart else [])
+    def finish(self, end_ms: int) -> list[Answer]:
+        """Of CLUES, then of always on."""
+        for world in self._worlds:
+            world.run_until(end_ms)
+        answers = []
+        for world, decisions in zip(self._worlds, (self._clues.passes, 0), strict=True):
+            price = self._options.energy_price
+            outcome = outcome_of(world, len(self._jobs), energy_price=price, decisions=decisions)
+            answers.append(Answer(outcome, world.samples if self._options.chart else []))
+        return answers
 
 
 class Worker:
@@ -99,13 +103,14 @@ class Worker:
     def run_out(self) -> int:
         return self._hear(int)
 
-    def finish(self, end_ms: int) -> Answer:
+    def finish(self, end_ms: int) -> list[Answer]:
+        """As `Baselines.finish`."""
         self._say(end_ms)
-        return self._hear(Answer)
+        return self._hear(list[Answer])
 
 
 def _ended() -> PenstockError:
-    return PenstockError("the process that simulates CLUES's policy ended before its answer")
+    return PenstockError("the process that simulates the baselines ended before its answer")
 
 
 def _write(stream: IO[bytes], value: object) -> None:
@@ -139,6 +144,7 @@ def seldom_collected() -> Iterator[None]:
 def main() -> None:
     """Run as the child: options in, the end of the last job out, the end of the comparison in, the answer out."""
     with seldom_collected():
-        run = CluesRun(_read(sys.stdin.buffer, SimulationOptions))
+        options = _read(sys.stdin.buffer, SimulationOptions)
+        run = Baselines(options, jobs_of(options))
         _write(sys.stdout.buffer, run.run_out())
         _write(sys.stdout.buffer, run.finish(_read(sys.stdin.buffer, int)))

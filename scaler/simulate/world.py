@@ -208,14 +208,15 @@ class World:
             self._step(time)
 
     def _next_time(self) -> int:
-        times = []
+        first = -1
         if self._next_job < len(self._jobs):
-            times.append(self._jobs[self._next_job].submit_ms)
-        if self._heap:
-            times.append(self._heap[0][0])
-        if self.controller.next_ms:
-            times.append(self.controller.next_ms)
-        return max(self.now, min(times)) if times else -1
+            first = self._jobs[self._next_job].submit_ms
+        if self._heap and (first < 0 or self._heap[0][0] < first):
+            first = self._heap[0][0]
+        due = self.controller.next_ms
+        if due and (first < 0 or due < first):
+            first = due
+        return first if first < 0 or first > self.now else self.now
 
     def _step(self, time_ms: int) -> None:
         self.now = time_ms

@@ -219,18 +219,22 @@ def test_c4_a_burst_is_one_decision_and_bounded() -> None:
     assert window.due_ms == 15_000, "however long pods pour in"
     window.change(20_000)
     assert window.due_ms == 15_000
-    window.decided(15_000, 0)
+    window.looked(15_000)
     assert window.due_ms == 20_000
     window.demand(15_100)
     assert window.due_ms == 16_100
+    window.decided(15_500, 90_000)
+    assert window.due_ms == 16_100, "who came while it was decided waits no longer for it"
 
 
 def test_other_changes_are_looked_at_soon_and_a_plan_says_when_it_ends() -> None:
     window = Window(settle_ms=500, every_ms=5_000)
+    window.looked(0)
     window.decided(0, 3_000)
     assert window.due_ms == 3_000
     window.change(1_000)
     assert window.due_ms == 1_500
+    window.looked(1_500)
     window.decided(1_500, 1)
     assert window.due_ms == 2_000, "never at once again"
 

@@ -8,10 +8,23 @@ from random import Random
 
 import pytest
 
+from penstock.ports import OrderAnswer, Outcome
 from scaler.engine import decide
-from scaler.model import NodeState, Pod, Snapshot
+from scaler.model import NodeState, OrderKind, Pod, ScalePlan, Snapshot
 from scaler.observe import Sighting, observe
-from tests.scaler.building import GIB, make_fleet, make_node, make_pod, make_pool, make_snapshot, make_spec, woken
+from scaler.records import State, answered, planned
+from tests.scaler.building import (
+    GIB,
+    NOW,
+    make_fleet,
+    make_node,
+    make_order,
+    make_pod,
+    make_pool,
+    make_snapshot,
+    make_spec,
+    woken,
+)
 
 
 def crowded(nodes: int, *, alike: bool) -> Snapshot:
@@ -66,3 +79,17 @@ def test_w24_a_thousand_nodes_and_thirty_thousand_pods_are_observed_in_a_moment(
         assert {node.state for node in found.nodes} == {NodeState.USED}
     assert seconds[1000] < 1.0
     assert seconds[1000] < 40 * max(seconds[100], 0.001)
+
+
+def test_w24_five_thousand_answers_to_one_call_are_written_down_in_a_moment() -> None:
+    """One change of the records for each answer must not look through all of them."""
+    fleet = make_fleet(make_pool(max=5000))
+    orders = [make_order(OrderKind.ADD, f"cpu-{number}") for number in range(5000)]
+    state = planned(State(), ScalePlan(now_ms=NOW, orders=tuple(orders)), fleet)
+    began = time.process_time()
+    for order in orders:
+        answer = OrderAnswer(key=order.key, outcome=Outcome.ACCEPTED, id=f"id-{order.node}")
+        state = answered(state, order, answer, NOW + 1, fleet)
+    assert time.process_time() - began < 2.0
+    assert [node.provider_id for node in state.nodes] == [f"id-cpu-{number}" for number in range(5000)]
+    assert all(pending.accepted for pending in state.orders.values())

@@ -37,13 +37,13 @@ POOLS = """
 pools:
   - {{name: {name}, driver: {name}, name_pattern: "{name}-{{n}}", max: 12, boot: 1s, idle: {idle},
      resources: {{cpu: 32, memory: 64Gi}}, labels: {{penstock.test/scaled: "yes"}},
-     taints: {taints}}}
+     taints: [{{key: {taint}}}]}}
 drivers:
   {name}: {{type: kwok}}
 """
 
 
-TAINTS = "[{key: penstock.test/scaler}]"
+TAINT = "penstock.test/scaler"
 
 
 class Stage:
@@ -56,11 +56,11 @@ class Stage:
         self._lives = 0
 
     @asynccontextmanager
-    async def scaler(self, *, idle: str = "2s", taints: str = TAINTS, **settings: str) -> AsyncIterator[ScalerProcess]:
+    async def scaler(self, *, idle: str = "2s", **settings: str) -> AsyncIterator[ScalerProcess]:
         self._lives += 1
         folder = self._folder / str(self._lives)
         folder.mkdir()
-        pools = POOLS.format(name=self.name, idle=idle, taints=taints)
+        pools = POOLS.format(name=self.name, idle=idle, taint=TAINT)
         async with scaler_process(self._config, folder, pools, namespace=self.name, settings=settings) as one:
             yield one
 
@@ -190,8 +190,9 @@ async def test_c20_people_switch_nodes_by_the_gateway_and_the_command_line(
     async with support.client() as client:
         namespace = await support.make_namespace(client, f"gateway-{secrets.token_hex(3)}", pods=True)
     (tmp_path / "gateway").mkdir()
-    # A request has no tolerations.
-    async with stage.scaler(idle="600s", taints="[]") as scaler:
+    # Its nodes are tainted like all of this stage's: pods that other tests left waiting in the same cluster would wake
+    # them and work on them.
+    async with stage.scaler(idle="600s") as scaler:
         await until("it leads", scaler.ready)
         place = Behind(tmp_path / "gateway", minio, kafka, kubernetes, namespace)
         place.scaler = scaler.address("listening")
@@ -204,7 +205,7 @@ async def test_c20_people_switch_nodes_by_the_gateway_and_the_command_line(
                 return json.loads(said)
 
             assert await ask("ls") == {"nodes": []}
-            made = await ask("request", "--cpu", "20", "--tasks", "2", "--hold", "600")
+            made = await ask("request", "--cpu", "20", "--tasks", "2", "--hold", "600", "--tolerate", TAINT)
             assert (made["state"], made["tasks"]) == ("waiting", 2)
             await until("two nodes come for the request", lambda: len(stage.watcher.nodes) == 2)
 

@@ -25,6 +25,7 @@ from scaler.model import (
     Requirement,
     Reservation,
     ScalePlan,
+    Toleration,
     Unhelped,
     View,
 )
@@ -149,6 +150,17 @@ async def test_the_ledger(calls: NodeCalls) -> None:
     assert (await calls.ledger("2026-10")).month == "2026-10"
 
 
+def test_a_request_says_which_taints_it_puts_up_with() -> None:
+    texts = ["gpu", "gpu=yes:NoSchedule", "zone=", "night:NoExecute"]
+    spec = request_spec(RequestDocument(resources={"cpu": 1}, tolerations=texts))
+    assert spec.tolerations == (
+        Toleration("gpu", "Exists"),
+        Toleration("gpu", "Equal", "yes", "NoSchedule"),
+        Toleration("zone", "Equal", ""),
+        Toleration("night", "Exists", "", "NoExecute"),
+    )
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [
@@ -159,6 +171,8 @@ async def test_the_ledger(calls: NodeCalls) -> None:
         ({"resources": {"cpu": 1}, "per_node": -1}, "per_node: -1 is not a whole number from 0"),
         ({"resources": {"cpu": 1}, "hold_s": 1e9}, "hold_s: 1e+09 is not from 0 to 86400 seconds"),
         ({"resources": {"cpu": 1}, "expressions": ["a &&"]}, "expressions: something is missing"),
+        ({"resources": {"cpu": 1}, "tolerations": ["=x"]}, "tolerations: '=x' is not KEY, KEY=VALUE or either with"),
+        ({"resources": {"cpu": 1}, "tolerations": ["a:No"]}, "tolerations: 'a:No' is not KEY, KEY=VALUE or either"),
     ],
 )
 def test_a_wrong_request_is_refused_with_its_field(document: dict[str, Any], message: str) -> None:
