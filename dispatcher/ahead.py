@@ -6,10 +6,21 @@ So planning ahead, which keeps slots busy, never lets one function's plans stand
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
+from dispatcher.admission import Lane
+from dispatcher.slots import Slots
 from penstock.model import JobPlan
+
+#: Seconds of work that are planned ahead at least, and how many times as long as plans take to reach the disk: while
+#: one round is being written the Jobs of the round before are used up, and the next one is not yet asked for.
+COVER_S, COVER_ROUNDS = 0.1, 3
+#: How many times the usual number may be planned ahead of short Jobs.
+MOST_TIMES = 8
+#: How fast a time that was long once is forgotten.
+_FADING = 0.1
 
 
 class Planned(Protocol):
@@ -25,6 +36,25 @@ class Ahead(Generic[P]):
     def __init__(self) -> None:
         self._queues: dict[str, deque[P]] = {}
         self._length = 0
+        #: Seconds from forming plans to having them on disk: the longest of late.
+        self._lag_s = 0.0
+
+    def took(self, seconds: float) -> None:
+        """A round of plans was on disk after so long."""
+        self._lag_s = max(seconds, self._lag_s + (seconds - self._lag_s) * _FADING)
+
+    def depth(self, lane: Lane | None, slots: Slots, usual: int) -> int:
+        """How many Jobs of a function to plan ahead: `usual`, and more where they are measured to be short."""
+        if lane is None:
+            return usual
+        function = lane.function
+        job_s = lane.pace.item_s * function.batch.max_items
+        width = slots.width(function.resources.cpu_millis)
+        width = min(width, function.limits.concurrency or width)
+        if not width or job_s <= 0:
+            return usual
+        cover_s = max(COVER_S, COVER_ROUNDS * self._lag_s)
+        return max(usual, min(MOST_TIMES * usual, math.ceil(cover_s * width / job_s)))
 
     def __len__(self) -> int:
         return self._length

@@ -220,9 +220,9 @@ class Scheduler:
         if not planned:
             return False
         await self._recorder.write([record for _, records in planned for record in records])
+        self.ahead.took((now_ms() - now) / 1000)
         for job, _ in planned:
-            # A function deleted meanwhile took its Jobs along.
-            if job.plan.name in self.jobs:
+            if job.plan.name in self.jobs:  # a function deleted meanwhile took its Jobs along
                 self.ahead.push(job)
         return True
 
@@ -231,7 +231,7 @@ class Scheduler:
         than a bound, or a thousand functions would plan thousands of Jobs.
         """
         free = 0 if self.slots.full else self.slots.plannable()
-        most = free + self._settings.ahead
+        most = free + self.ahead.depth(self.admission.lanes.get(uid), self.slots, self._settings.ahead)
         together = len(self.ahead) + counts.total()
         return self.ahead.count(uid) + counts[uid] < most and together < max(most, self._settings.ahead_total)
 

@@ -11,8 +11,8 @@ class DispatcherSettings:
     intake_batch: int = 1000
     #: Queued items held in memory per function; the rest stays in the ledger.
     window: int = 256
-    #: Jobs of one function written as planned before there is room, so that a freed slot never waits for the disk;
-    #: and of all functions together.
+    #: Jobs of one function written as planned before there is room, so that a freed slot never waits for the disk (of
+    #: short ones more, see `ahead`); and of all functions together.
     ahead: int = 4
     ahead_total: int = 64
     #: Retries of platform errors (stage-in, publish, lost), beside the script's own `retries`.

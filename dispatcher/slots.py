@@ -90,6 +90,12 @@ class Slots:
             return max(1, self.room.pending_jobs - self.pending)
         return self.free(None)
 
+    def width(self, cpu_millis: int | None) -> int:
+        """How many Jobs of a function with this request run at once, 0 = nobody knows (a cluster)."""
+        if self.room.cpu_millis is None:
+            return 0
+        return max(1, self.room.cpu_millis // max(1, cpu_millis or self.room.default_cpu_millis))
+
     def free(self, cpu_millis: int | None) -> int:
         """How many Jobs of a function with this request could start now, at least 1. A cluster does not say, so lists
         are not split for it.

@@ -127,8 +127,8 @@ class DispatcherGroup(_Group):
     window: int = Field(default=256, ge=1)
     """Queued items held in memory per function; the rest stays on disk, so a backlog of a million costs none."""
     ahead: int = Field(default=4, ge=0)
-    """Jobs of one function written as planned before there is room. 4: a freed slot never waits for the disk, even
-    with scripts of a few milliseconds."""
+    """Jobs of one function written as planned before there is room. 4: a freed slot never waits for the disk; of short
+    Jobs on one machine up to eight times as many, by what its slots do while the disk takes plans."""
     ahead_total: int = Field(default=64, ge=1)
     """Jobs planned ahead over all functions. 64 bounds what is written for nothing when a limit or a pause changes."""
     platform_retries: int = Field(default=5, ge=0)

@@ -18,19 +18,21 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from dispatcher.process_runner.layout import ITEM_PARTS, remove_tree
+from dispatcher.process_runner.reuse import BLANK, Mark, blanked, like, reset
 
 FOLDER = ".bin"
 #: A folder of its own: taking one out does not wait for what is being deleted in the bin.
 SPARE_FOLDER = ".spare"
 
 #: Files that mean nothing while they are empty: of an item, and of a Job.
-_ITEM_FILES = frozenset({"env", "code", "log", "blank"})
+_ITEM_FILES = frozenset({"env", "code", "log"})
 _JOB_FILES = frozenset({"script.sh", "plan.json", "launcher", "notes"})
 #: Emptied folders kept, of each kind.
-_SPARE = 200
+_SPARE = 400
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 #: Time to gather folders for one batch: a thread's round trip costs as much as deleting a few files.
 _GATHER_S = 0.1
@@ -60,17 +62,41 @@ class Janitor:
 
     def throw(self, path: str) -> None:
         """Put a folder into the bin; it is gone from its place when this returns. A missing one is fine."""
+        target = self._binned(path)
+        if target:
+            self._waiting.append(target)
+            self._schedule()
+
+    def _binned(self, path: str) -> str:
+        """Where it is now, "" = nowhere."""
         self._count += 1
         target = f"{self._folder}/{self._life}-{self._count:x}"
         try:
             os.rename(path, target)
         except FileNotFoundError:
-            return
+            return ""
         except OSError:  # the bin cannot be used: then at once
             remove_tree(path)
-            return
-        self._waiting.append(target)
-        self._schedule()
+            return ""
+        return target
+
+    def keep_item(self, path: str, mark: Mark | None) -> bool:
+        """Keep an item's folder for the next one, if it is as it was; False = it stays where it is."""
+        try:
+            if len(self._spare_items) >= _SPARE or not reset(path, mark):
+                return False
+            self._spare_items.append(self._keep(path))
+        except OSError:
+            return False
+        return True
+
+    def _recycled_at_once(self, job: str, marks: Mapping[str, Mark | None]) -> bool:
+        """Keep the items' folders that are as they were, and the Job's, if nothing else is left in it."""
+        try:
+            whole = all(self.keep_item(f"{job}/{name}", mark) for name, mark in marks.items())
+            return whole and self._recycle_job(job)
+        except OSError:
+            return False
 
     def spare_item(self, path: str) -> bool:
         """Put an empty item's folder there, if there is one to spare and nothing else in its place."""
@@ -80,9 +106,14 @@ class Janitor:
         """The same with a Job's folder."""
         return _put(self._spare_jobs, path)
 
-    async def discard(self, path: str) -> None:
-        """As `throw`, but waits while far too much lies in the bin."""
-        self.throw(path)
+    async def discard(self, path: str, marks: Mapping[str, Mark | None] | None = None) -> None:
+        """As `throw` for a Job's folder, but waits while far too much lies in the bin. `marks` of its items, by name:
+        what is as it was then is used again at once, without a thread.
+        """
+        target = self._binned(path)
+        if target and (marks is None or not self._recycled_at_once(target, marks)):
+            self._waiting.append(target)
+            self._schedule()
         while len(self._waiting) > _MOST:
             await self._empty()
 
@@ -181,13 +212,11 @@ def emptied_item(item: str) -> bool:
     made = os.lstat(item)
     parts = [f"{item}/{name}" for name in ITEM_PARTS]
     for path in parts:
-        if not _like(os.lstat(path), made, stat.S_IFDIR) or os.listxattr(path):
+        if not like(os.lstat(path), made, stat.S_IFDIR) or os.listxattr(path):
             return False
     _save_input(item, made)
-    for folder in (item, *parts):
-        if not _cleared(folder, _ITEM_FILES if folder == item else frozenset(), parts, made):
-            return False
-    return True
+    kept = {item: _ITEM_FILES, f"{item}/in": frozenset({BLANK})}
+    return all(_cleared(folder, kept.get(folder, frozenset()), parts, made) for folder in (item, *parts))
 
 
 def emptied_job(job: str) -> bool:
@@ -206,7 +235,7 @@ def _cleared(folder: str, kept: frozenset[str], folders: list[str], made: os.sta
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
-                if entry.name not in kept or not _blanked(entry.path, made):
+                if entry.name not in kept or not blanked(entry.path, made):
                     os.unlink(entry.path)
             elif entry.path not in folders:
                 return False
@@ -217,28 +246,6 @@ def _save_input(item: str, made: os.stat_result) -> None:
     """A file of the input's folder is kept for the next input, under a name that says nothing."""
     with os.scandir(f"{item}/in") as entries:
         for entry in entries:
-            if entry.is_file(follow_symlinks=False) and _blanked(entry.path, made):
-                os.rename(entry.path, f"{item}/blank")
+            if entry.is_file(follow_symlinks=False) and blanked(entry.path, made):
+                os.rename(entry.path, f"{item}/in/{BLANK}")
                 return
-
-
-def _like(status: os.stat_result, made: os.stat_result, kind: int) -> bool:
-    same = (status.st_uid, status.st_gid) == (made.st_uid, made.st_gid)
-    return same and stat.S_IFMT(status.st_mode) == kind and stat.S_IMODE(status.st_mode) == stat.S_IMODE(made.st_mode)
-
-
-def _blanked(path: str, made: os.stat_result) -> bool:
-    """Make a file empty; False = it is not one that we, or a script under our account, wrote. Raises OSError."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # a link, or a FIFO
-        return False
-    try:
-        status = os.fstat(descriptor)
-        ours = (status.st_mode & ~0o777, status.st_nlink, status.st_uid) == (stat.S_IFREG, 1, made.st_uid)
-        ours = ours and bool(status.st_mode & stat.S_IRUSR) and not os.listxattr(descriptor)
-        if ours and status.st_size:
-            os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
-    return ours

@@ -12,6 +12,7 @@ import msgspec
 from dispatcher.process_runner.lanes import Lane
 from dispatcher.process_runner.layout import ItemFolder, JobFolder
 from dispatcher.process_runner.processes import Family
+from dispatcher.process_runner.reuse import Mark
 from dispatcher.sidecar import verdict as verdicts
 from dispatcher.sidecar.staging import Staged
 from penstock.model import ErrorClass, ItemResult, JobItem, JobPhase, JobPlan, JobStatus
@@ -38,7 +39,9 @@ class Item:
         "job_item",
         "log_size",
         "log_truncated",
+        "mark",
         "max_rss",
+        "noted",
         "orphaned",
         "ready",
         "recovered",
@@ -46,6 +49,7 @@ class Item:
         "staged",
         "started_ms",
         "state",
+        "told",
         "why",
         "why_text",
     )
@@ -60,7 +64,11 @@ class Item:
         self.ready = False
         #: It was running in an earlier life and its launcher is gone: nobody will tell how it ended.
         self.orphaned = False
+        #: The launcher that was told of it: it may begin at any moment, once the item before it has ended.
+        self.told: Lane | None = None
         self.result: ItemResult | None = None
+        #: Its result is on disk, so nothing more is needed of its folder.
+        self.noted = False
         #: What an earlier life was about to publish.
         self.intent: ItemResult | None = None
         self.code: int | None = None
@@ -72,6 +80,8 @@ class Item:
         #: Bytes of output at its end; -1 = there is no file.
         self.log_size = -1
         self.log_truncated = False
+        #: How its folder looked before its script started, None = it cannot be told cheaply whether it is the same.
+        self.mark: Mark | None = None
         #: An earlier life may have published some of its outputs.
         self.recovered = False
         #: Set when the launcher said so, or when it is gone.
@@ -83,10 +93,12 @@ class Job:
     """`lane` is the launcher it runs on, None = none (yet, or any more)."""
 
     __slots__ = (
+        "alone",
         "current",
         "driver",
         "family",
         "folder",
+        "freed_ms",
         "items",
         "lane",
         "node",
@@ -95,6 +107,8 @@ class Job:
         "reason",
         "scripts_done",
         "started",
+        "strays",
+        "watched",
     )
 
     def __init__(self, plan: JobPlan, folder: JobFolder, node: str) -> None:
@@ -109,6 +123,14 @@ class Job:
         #: The item whose script runs now.
         self.current: Item | None = None
         self.lane: Lane | None = None
+        #: When its launcher was last done with a script (ms).
+        self.freed_ms = 0
+        #: A process may have left the launcher's session, of those up to the number that was `watched` last. It is
+        #: found by its working folder, so no item's folder is moved until it has been ended.
+        self.strays = False
+        self.watched = 0
+        #: Scripts leave something behind that goes on with their output: the next one must not start meanwhile.
+        self.alone = False
         self.family: Family | None = None
         #: Monotonic time of its start; -inf = in an earlier life.
         self.started = 0.0

@@ -83,10 +83,13 @@ class Lane:
         except OSError:
             return False
 
-    def kill(self) -> None:
+    def send(self, number: signal.Signals) -> None:
         if not self.gone:
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
 
 
 class Lanes:
@@ -200,6 +203,7 @@ class Lanes:
             os.close(words)
             return None
         self._watch(lane)
+        lane.send(signal.SIGCONT)  # the earlier life may have ended while it held it still
         return lane
 
     def _watch(self, lane: Lane) -> None:

@@ -4,10 +4,10 @@
     script.sh    the user's script
     launcher     "<pid>:<start time>:<name of its FIFO>", written before that launcher is told anything of this Job
     N/           an item: env         exports; its last line tells that staging is complete
-                          in out work the input, the outputs, the working directory
-                          log code    written by the launcher: output; "-" (= started), then the exit code (= ended)
+                          in out work the input (or `.blank`, an empty file that may become it), the outputs, the
+                                      working directory
+                          log code    appended to by the launcher: output; "-" (= started), then the exit code (= ended)
                           why         error class, when the platform ended the item
-                          blank       an empty file that the next input may become
     notes        appended to: what is about to be published (files are moved, so it is said before), how items ended
 
 The folder is renamed away when the Job is forgotten, emptied, and used again: any of these files may be there empty,
@@ -16,7 +16,7 @@ and `recovery` reads it.
 """
 
 # Plain os calls, no Path objects: written for every item; a Path object costs more than the system call
-# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108, PTH110, PTH116, PTH123
+# ruff: noqa: PTH101, PTH102, PTH103, PTH106, PTH108, PTH110, PTH116
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from pathlib import Path
 
 import msgspec
 
+from dispatcher.process_runner.reuse import BLANK
 from dispatcher.sidecar.environment import COMPLETE
 from penstock.errors import InvalidInput, OutOfSpace, Unavailable
 from penstock.model import ErrorClass, ItemResult, JobPlan
@@ -38,7 +39,12 @@ SHELL = "/bin/sh"
 
 #: Sub-folders of an item.
 ITEM_PARTS = ("in", "out", "work")
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+# Without O_TRUNC: some file systems (ext4) send a file that was made empty and written again to the disk when it is
+# closed, so that a crash never shows it empty. That costs ten times the write, for files that nobody needs after one.
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_CHUNK = 65536
+_LONGEST_CODE = 64
 
 
 class SavedJob(msgspec.Struct, frozen=True):
@@ -63,24 +69,40 @@ _decode_note = msgspec.json.Decoder(Note).decode
 
 
 def write(path: str, data: bytes, mode: int = 0o666) -> None:
-    """Raises OSError."""
+    """Make this the whole content of a file. Raises OSError."""
     descriptor = os.open(path, _CREATE, mode)
     try:
-        if os.write(descriptor, data) != len(data):
-            with open(descriptor, "wb", closefd=False) as stream:
-                os.lseek(descriptor, 0, os.SEEK_SET)
-                stream.write(data)
+        if os.fstat(descriptor).st_size:
+            # Torn by a kill it must not look whole: half of the old content might fit the new one.
+            os.pwrite(descriptor, b"\0", 0)
+            _write_from(descriptor, data, 1)
+            os.ftruncate(descriptor, len(data))
+            os.pwrite(descriptor, data[:1], 0)
+        else:
+            _write_from(descriptor, data, 0)
     finally:
         os.close(descriptor)
+
+
+def _write_from(descriptor: int, data: bytes, start: int) -> None:
+    while start < len(data):
+        start += os.pwrite(descriptor, data[start:] if start else data, start)
 
 
 def read(path: str) -> bytes | None:
     """None = there is no such file."""
     try:
-        with open(path, "rb", buffering=0) as stream:
-            return stream.readall()
+        descriptor = os.open(path, _READ)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    try:
+        data = piece = os.read(descriptor, _CHUNK)
+        while len(piece) == _CHUNK:
+            piece = os.read(descriptor, _CHUNK)
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
 
 
 class JobFolder:
@@ -177,15 +199,17 @@ class ItemFolder:
         self.root = root
         self.env = f"{root}/env"
         self.log = f"{root}/log"
-        self.blank = f"{root}/blank"
         self.inputs = f"{root}/in"
+        self.blank = f"{root}/in/{BLANK}"
         self.outputs = f"{root}/out"
         self.work = f"{root}/work"
 
-    def create(self, spare: Callable[[str], bool] | None = None) -> None:
-        """Make the folders anew and empty. `spare` puts a used but empty one there, if it can. Raises OSError."""
+    def create(self, spare: Callable[[str], bool] | None = None) -> bool:
+        """Make the folders anew and empty. `spare` puts a used but empty one there, if it can; True = it did. Raises
+        OSError.
+        """
         if spare is not None and spare(self.root):
-            return
+            return True
         try:
             os.mkdir(self.root)
         except FileExistsError:
@@ -193,6 +217,7 @@ class ItemFolder:
             os.mkdir(self.root)
         for part in ITEM_PARTS:
             os.mkdir(f"{self.root}/{part}")
+        return False
 
     def staged(self) -> bool:
         raw = read(self.env)
@@ -208,13 +233,23 @@ class ItemFolder:
 
     def code(self) -> int | None:
         """Exit code as the launcher wrote it; None = not ended (or a file that user code made up)."""
-        raw = read(f"{self.root}/code")
-        text = b"" if raw is None else raw.strip()
-        return int(text) & 0xFF if text.isdigit() and len(text) < 4 else None
+        return self.end()[0]
 
-    def ended_ms(self) -> int:
-        """When the code was written; 0 = it was not."""
-        return _modified_ms(f"{self.root}/code")
+    def end(self) -> tuple[int | None, int]:
+        """Exit code, and when it was written (ms): the script's end, however late somebody looks."""
+        try:
+            descriptor = os.open(f"{self.root}/code", _READ)
+        except OSError:
+            return None, 0
+        try:
+            words = os.read(descriptor, _LONGEST_CODE).split()
+            if not words or not words[-1].isdigit() or len(words[-1]) > 3:
+                return None, 0
+            return int(words[-1]) & 0xFF, os.fstat(descriptor).st_mtime_ns // 1_000_000
+        except OSError:  # user code put something else there
+            return None, 0
+        finally:
+            os.close(descriptor)
 
     def staged_ms(self) -> int:
         return _modified_ms(self.env)

@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
@@ -96,6 +96,25 @@ def survivors(family: Family, *, started: float, others: Container[int] = ()) ->
     return (_members(family, candidates) if candidates else []), newest
 
 
+def strays(family: Family, above: int, others: Container[int] = ()) -> tuple[bool, int]:
+    """Whether a process of the Job with a number beyond `above` may have left its launcher's session, and the newest
+    number.
+    """
+    newest = newest_pid()
+    if not 0 <= newest - above <= _NEAR_PIDS:
+        return True, newest
+    candidates: list[int] = []
+    own = os.getsid(0)
+    for pid in range(above + 1, newest + 1):
+        try:
+            session = os.getsid(pid)
+        except OSError:
+            continue
+        if session not in {family.leader, own} and session > family.above and session not in others:
+            candidates.append(pid)
+    return bool(candidates and _members(family, candidates)), newest
+
+
 def _members(family: Family, pids: Iterable[int]) -> list[int]:
     found: dict[int, Process] = {}
     for pid in pids:
@@ -119,13 +138,29 @@ def _members(family: Family, pids: Iterable[int]) -> list[int]:
 
 
 def _marked(pid: int, family: Family) -> bool:
+    return _bears(pid, family.marker, family.folder)
+
+
+def _bears(pid: int, marker: bytes, folder: str) -> bool:
     environment = _read(f"/proc/{pid}/environ")
-    if environment.startswith(family.marker) or b"\0" + family.marker in environment:
+    if environment.startswith(marker) or b"\0" + marker in environment:
         return True
     try:
-        return os.readlink(f"/proc/{pid}/cwd").startswith(family.folder)
+        return os.readlink(f"/proc/{pid}/cwd").startswith(folder)
     except OSError:
         return False
+
+
+def of_item(pids: Iterable[int], root: str) -> list[int]:
+    """Those of a Job's processes that were started for the item in this folder: its variables or its folder tell, or
+    that they hold its output, or a parent that is such a one.
+    """
+    found = {pid: process for pid in pids if (process := inspect(pid)) is not None}
+    marker = f"TMP_OUTPUT_DIR={root}/out\0".encode()
+    inside = {pid for pid in found if _bears(pid, marker, f"{root}/") or holds_open([pid], f"{root}/log")}
+    while grown := {pid for pid, process in found.items() if pid not in inside and process.parent in inside}:
+        inside |= grown
+    return sorted(inside)
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
@@ -134,19 +169,19 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def kill_all(family: Family) -> bool:
-    """SIGKILL until nothing of the Job is left but its launcher; False = something escapes the signal (it is in the
-    kernel, or another user's).
+def kill_all(family: Family, narrowed: Callable[[list[int]], list[int]] = lambda pids: pids) -> bool:
+    """SIGKILL until nothing of the Job is left but its launcher, or nothing of the part that `narrowed` picks; False =
+    something escapes the signal (it is in the kernel, or another user's).
     """
     for _ in range(_KILL_ROUNDS):
-        left = members(family)
+        left = narrowed(members(family))
         if not left:
             return True
         # Stopped first, so that none of them forks while the others die.
         send(left, signal.SIGSTOP)
         send(left, signal.SIGKILL)
         time.sleep(0.0005)  # a killed process needs a moment to go; the loop waits 10 ms at most
-    return not members(family)
+    return not narrowed(members(family))
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

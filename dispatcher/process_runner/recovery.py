@@ -47,7 +47,8 @@ def _owners(jobs: list[Job]) -> dict[str, Launcher]:
     for job in jobs:
         launcher = job.folder.launcher()
         if launcher is not None:
-            busy = any(item.folder.code() is None for item in job.items)
+            done = job.folder.notes()[0]  # the folders of these may be gone
+            busy = any(item.index not in done and item.folder.code() is None for item in job.items)
             mine = (busy, job.folder.launcher_ns(), job.plan.name)
             last[launcher] = max(last.get(launcher, mine), mine)
     return {name: launcher for launcher, (_, _, name) in last.items()}
@@ -92,9 +93,10 @@ def _read(job: Job, *, living: bool) -> None:
         if item.state is State.DONE:
             continue
         folder = item.folder
-        if folder.code() is not None:
+        code, ended_ms = folder.end()
+        if code is not None:
             _begin(item, begun)
-            item.finished_ms = folder.ended_ms()
+            item.finished_ms = ended_ms
             item.started_ms = min(item.started_ms, item.finished_ms)
             begun = item.finished_ms
         elif folder.started():
@@ -102,6 +104,7 @@ def _read(job: Job, *, living: bool) -> None:
             item.orphaned = not living
         elif folder.staged():
             item.ready = living  # without a launcher nothing can have read the word: it is staged anew
+            item.why = folder.why()
 
 
 def _begin(item: Item, begun: int) -> None:

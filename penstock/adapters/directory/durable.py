@@ -129,7 +129,7 @@ def _load_renameat2() -> ctypes._NamedFuncPointer | None:
 _renameat2 = _load_renameat2()
 
 
-def rename_new(source_folder: int, source: str, folder: int, name: str) -> None:
+def rename_new(source_folder: int | None, source: str, folder: int, name: str) -> None:
     """Rename, unless the name is taken. Raises FileExistsError, OSError."""
     if _renameat2 is not None:
         arguments = (source_folder, os.fsencode(source), folder, os.fsencode(name), _RENAME_NOREPLACE)

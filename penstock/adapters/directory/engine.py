@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,6 +55,8 @@ class Engine:
             self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.scratch = Scratch(self.root)
             self.scratch.sweep()
+            #: What can be moved into a bucket lies on it.
+            self.device = os.fstat(self.scratch.descriptor).st_dev
         except OSError as error:
             raise trouble.about_root(error, root) from error
         self.metadata = Metadata(self.scratch.descriptor, attributes=attributes)
@@ -187,7 +188,7 @@ class Engine:
             raise _superseded(info)
         return descriptor
 
-    def fetch(self, info: ObjectInfo, target: Path, abort: threading.Event | None) -> None:
+    def fetch(self, info: ObjectInfo, target: Path, abort: copying.Abort | None) -> None:
         """Copy to a new file; without `abort` in one step (small files)."""
         source = self.open_version(info)
         try:

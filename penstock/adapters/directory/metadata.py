@@ -42,20 +42,33 @@ class Metadata:
     def __init__(self, hidden: int, *, attributes: bool = True) -> None:
         self._hidden = hidden
         self._attributes = attributes and hasattr(os, "setxattr")
+        #: Some object may have its metadata in a hidden file.
+        self.beside = self._has_folder()
 
     def prepare(self, bucket: str, key: str, descriptor: int, metadata: Mapping[str, str] | None) -> None:
         """Attach to a file that has its final content and times but not its name. Raises InvalidInput, OSError."""
-        status = os.fstat(descriptor)
-        raw = self._pack(status, metadata)
-        if self._attributes:
-            try:
-                os.setxattr(descriptor, ATTRIBUTE, raw)
-            except OSError as error:
-                if error.errno not in _UNSUITED:
-                    raise
-            else:
-                return
-        self._write_beside(bucket, key, etag_of(status), raw)
+        raw = self.attach(descriptor, metadata)
+        if raw:
+            self.keep_beside(bucket, key, descriptor, raw)
+
+    def attach(self, descriptor: int, metadata: Mapping[str, str] | None) -> bytes:
+        """The half of `prepare` that waits for no disk. Returns what `keep_beside` has to keep, b"" = nothing. Raises
+        InvalidInput, OSError.
+        """
+        raw = self._pack(os.fstat(descriptor), metadata)
+        if not self._attributes:
+            return raw
+        try:
+            os.setxattr(descriptor, ATTRIBUTE, raw)
+        except OSError as error:
+            if error.errno not in _UNSUITED:
+                raise
+            return raw
+        return b""
+
+    def keep_beside(self, bucket: str, key: str, descriptor: int, raw: bytes) -> None:
+        """The other half. Raises OSError."""
+        self._write_beside(bucket, key, etag_of(os.fstat(descriptor)), raw)
 
     def _pack(self, status: os.stat_result, metadata: Mapping[str, str] | None) -> bytes:
         try:
@@ -116,7 +129,15 @@ class Metadata:
     def _folder(self, bucket: str) -> int:
         return os.open(f"{_FOLDER}/{bucket}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._hidden)
 
+    def _has_folder(self) -> bool:
+        try:
+            os.stat(_FOLDER, dir_fd=self._hidden)
+        except OSError:
+            return False
+        return True
+
     def _write_beside(self, bucket: str, key: str, etag: str, raw: bytes) -> None:
+        self.beside = True
         for path in (_FOLDER, f"{_FOLDER}/{bucket}"):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700, dir_fd=self._hidden)

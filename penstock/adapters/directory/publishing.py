@@ -7,23 +7,20 @@ appear. Concurrent deletes may remove a folder under a writer's feet; it then wa
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from penstock.adapters.directory import copying, names, paths, trouble
 from penstock.adapters.directory.durable import rename_new
 from penstock.adapters.directory.engine import Engine
-from penstock.errors import AlreadyExists, NotFound, PenstockError, Unavailable
+from penstock.errors import AlreadyExists, NotFound, PenstockError
 from penstock.model import ObjectInfo
 
 #: How often a writer makes its folder anew before it gives up.
-_TRIES = 100
+TRIES = 100
 
 
 def _read_umask() -> int:
@@ -34,20 +31,6 @@ def _read_umask() -> int:
 
 #: Read once at import: asking means setting it for an instant, which concurrent threads would notice.
 UMASK = _read_umask()
-
-
-class Move(NamedTuple):
-    """A file to be moved into place."""
-
-    source: Path
-    bucket: str
-    key: str
-    metadata: Mapping[str, str] | None
-    abort: threading.Event
-
-
-#: None = it cannot be moved and must be copied.
-Answer = ObjectInfo | PenstockError | copying.Aborted | None
 
 
 class _Placed:
@@ -77,7 +60,7 @@ class Publisher(Engine):
         metadata: Mapping[str, str] | None,
         *,
         if_absent: bool = False,
-        abort: threading.Event,
+        abort: copying.Abort,
     ) -> ObjectInfo:
         """Give a complete scratch file its name. Closes the descriptor in any case; the scratch file is gone then."""
         moved = False
@@ -99,10 +82,10 @@ class Publisher(Engine):
         finally:
             if not moved:
                 self.scratch.remove(scratch)
-        return _with_metadata(info, metadata)
+        return with_metadata(info, metadata)
 
     def publish_copy(
-        self, source: Path, bucket: str, key: str, metadata: Mapping[str, str] | None, abort: threading.Event
+        self, source: Path, bucket: str, key: str, metadata: Mapping[str, str] | None, abort: copying.Abort
     ) -> ObjectInfo:
         self.check_target(bucket, key)
         descriptor, scratch = self.create_scratch(bucket, key)
@@ -113,72 +96,9 @@ class Publisher(Engine):
             os.close(descriptor)
             self.scratch.remove(scratch)
             if isinstance(error, OSError):
-                raise _source_trouble(error, source, bucket, key) from error
+                raise source_trouble(error, source, bucket, key) from error
             raise
         return self.commit(descriptor, scratch, bucket, key, metadata, abort=abort)
-
-    def publish_moves(self, moves: Sequence[Move]) -> list[Answer]:
-        """Move files that nobody else holds into their places. They share the syncs of their folders, so none is
-        durable before all are in place. Per file what became of it, as it would be returned or raised.
-        """
-        answers: list[Answer] = []
-        placed: dict[int, _Placed] = {}
-        try:
-            for index, move in enumerate(moves):
-                try:
-                    done = self._move(move)
-                except (PenstockError, copying.Aborted) as error:
-                    answers.append(error)
-                else:
-                    answers.append(None if done is None else _with_metadata(done.info, move.metadata))
-                    if done is not None:
-                        placed[index] = done
-            failed: dict[tuple[int, int], OSError | None] = {}
-            for index, done in placed.items():
-                try:
-                    self._confirm(done, failed)
-                except OSError as error:
-                    answers[index] = trouble.translate(error, moves[index].bucket, moves[index].key, "written")
-        finally:
-            for done in placed.values():
-                done.close()
-        return answers
-
-    def _move(self, move: Move) -> _Placed | None:
-        """All but the syncs of the folders; None = it cannot be moved. Raises PenstockError, Aborted."""
-        self.check_target(move.bucket, move.key)
-        try:
-            descriptor = os.open(move.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                return None
-            raise _source_trouble(error, move.source, move.bucket, move.key) from error
-        try:
-            if not self._movable(descriptor):
-                return None
-            self._seal(descriptor, move.bucket, move.key, move.metadata)
-            copying.check(move.abort)
-            folder = os.open(move.source.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                return self._place(descriptor, folder, move.source.name, move.bucket, move.key, if_absent=False)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            if error.errno in {errno.EXDEV, errno.EPERM}:
-                return None
-            raise trouble.translate(error, move.bucket, move.key, "written") from error
-        finally:
-            os.close(descriptor)
-
-    def _movable(self, descriptor: int) -> bool:
-        """A file with a second name, or open for writing somewhere, could still change after it was published."""
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid != os.geteuid():
-            return False
-        if status.st_dev != os.fstat(self.scratch.descriptor).st_dev or paths.held_by_writer(descriptor):
-            return False
-        os.fchmod(descriptor, 0o666 & ~UMASK)
-        return True
 
     def _seal(self, descriptor: int, bucket: str, key: str, metadata: Mapping[str, str] | None) -> None:
         """Set time and metadata and put everything on disk."""
@@ -193,7 +113,7 @@ class Publisher(Engine):
         """Rename into place, durably. Raises OSError, NotFound, Unsupported, AlreadyExists."""
         placed = self._place(opened, source_folder, source, bucket, key, if_absent=if_absent)
         try:
-            self._confirm(placed, {})
+            self._confirm(placed)
         finally:
             placed.close()
         return placed.info
@@ -205,45 +125,61 @@ class Publisher(Engine):
         one in its place at any moment. Raises OSError, NotFound, Unsupported, AlreadyExists.
         """
         parts = names.split_key(key)
-        for _ in range(_TRIES):
-            try:
-                folder, grown = paths.make_folders(self.root, [bucket, *parts[:-1]])
-            except (NotADirectoryError, FileExistsError) as error:
-                raise trouble.beside(bucket, key) from error
-            except FileNotFoundError as error:
-                if not self.bucket_exists(bucket):
-                    raise trouble.no_bucket(bucket) from error
-                continue
+        for _ in range(TRIES):
+            folder, grown = self.make_folders(bucket, key, (bucket, *parts[:-1]))
             placed = _Placed([folder, *grown])
             try:
-                placed.replaced = _etag_at(folder, parts[-1])
-                if _rename(source_folder, source, folder, bucket, key, if_absent=if_absent):
+                placed.replaced = self.replaced_by(folder, parts[-1])
+                if rename(source_folder, source, folder, bucket, key, if_absent=if_absent):
                     placed.info = paths.info_of(bucket, key, os.fstat(opened))
                     return placed
             except BaseException:
                 placed.close()
                 raise
             placed.close()
-        raise Unavailable(f"the folder of {key!r} in bucket {bucket!r} is deleted again and again by somebody else")
+        raise trouble.restless(bucket, key)
 
-    def _confirm(self, placed: _Placed, synced: dict[tuple[int, int], OSError | None]) -> None:
-        """Make a rename durable. `synced`: folders that were synced since all renames of a turn, and how that went (a
-        second sync would not report the error of the first). Raises OSError.
+    def make_folders(self, bucket: str, key: str, folders: Sequence[str]) -> tuple[int, list[int]]:
+        """The open folder of a key, and open folders that got a new child on the way; the caller closes all. Raises
+        OSError, NotFound, Unsupported, Unavailable.
         """
+        for _ in range(TRIES):
+            try:
+                return paths.make_folders(self.root, folders)
+            except (NotADirectoryError, FileExistsError) as error:
+                raise trouble.beside(bucket, key) from error
+            except FileNotFoundError as error:
+                if not self.bucket_exists(bucket):
+                    raise trouble.no_bucket(bucket) from error
+        raise trouble.restless(bucket, key)
+
+    def replaced_by(self, folder: int, name: str) -> str:
+        """Etag of the object that a new one is about to replace and of which something is kept beside it; "" = none."""
+        return _etag_at(folder, name) if self.metadata.beside else ""
+
+    def _confirm(self, placed: _Placed) -> None:
+        """Make a rename durable. Raises OSError."""
+        synced: dict[tuple[int, int], OSError | None] = {}
         for folder in placed.folders:
-            status = os.fstat(folder)
-            name = (status.st_dev, status.st_ino)
-            if name not in synced:
-                synced[name] = None
-                try:
-                    self.sync.sync(folder)
-                except OSError as failure:
-                    synced[name] = failure
-            error = synced[name]
-            if error is not None:
-                raise error
+            self.sync_once(folder, synced)
         if placed.replaced:
             self.metadata.forget(placed.info.bucket, placed.info.key, placed.replaced)
+
+    def sync_once(self, folder: int, synced: dict[tuple[int, int], OSError | None]) -> None:
+        """`synced`: folders that were synced since all renames of a turn, and how that went (a second sync would not
+        report the error of the first). Raises OSError.
+        """
+        status = os.fstat(folder)
+        name = (status.st_dev, status.st_ino)
+        if name not in synced:
+            synced[name] = None
+            try:
+                self.sync.sync(folder)
+            except OSError as failure:
+                synced[name] = failure
+        error = synced[name]
+        if error is not None:
+            raise error
 
     def delete(self, bucket: str, key: str) -> None:
         try:
@@ -285,7 +221,7 @@ def _etag_at(folder: int, name: str) -> str:
         return ""
 
 
-def _rename(source_folder: int, source: str, folder: int, bucket: str, key: str, *, if_absent: bool) -> bool:
+def rename(source_folder: int | None, source: str, folder: int, bucket: str, key: str, *, if_absent: bool) -> bool:
     """False = the folder vanished meanwhile. Raises OSError, Unsupported, AlreadyExists."""
     name = key.rpartition("/")[2]
     for attempt in range(2):
@@ -310,13 +246,13 @@ def _rename(source_folder: int, source: str, folder: int, bucket: str, key: str,
     return False
 
 
-def _source_trouble(error: OSError, source: Path, bucket: str, key: str) -> PenstockError:
+def source_trouble(error: OSError, source: Path, bucket: str, key: str) -> PenstockError:
     if error.errno in trouble.ABSENT:
         return NotFound(f"there is no file {str(source)!r} to be published")
     return trouble.translate(error, bucket, key, "written")
 
 
-def _with_metadata(info: ObjectInfo, metadata: Mapping[str, str] | None) -> ObjectInfo:
+def with_metadata(info: ObjectInfo, metadata: Mapping[str, str] | None) -> ObjectInfo:
     if not metadata:
         return info
     return ObjectInfo(

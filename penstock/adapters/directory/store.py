@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TypeVar
 
 from penstock.adapters.directory import copying, names, trouble
 from penstock.adapters.directory.engine import Probe
-from penstock.adapters.directory.publishing import Answer, Move, Publisher
+from penstock.adapters.directory.moving import Answer, Move, Mover
 from penstock.errors import Closed, InvalidInput, NotFound, Superseded
 from penstock.model import ObjectInfo
 from penstock.model.buckets import check_bucket
@@ -57,7 +56,7 @@ class DirectoryStore:
         """`attributes` = False keeps metadata in hidden files even where extended attributes exist."""
         self.root = root
         self.settle_s = settle_s
-        self._engine = Publisher(root, settle_s=settle_s, attributes=attributes)
+        self._engine = Mover(root, settle_s=settle_s, attributes=attributes)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="directory-store")
         #: To be moved in this turn of the loop.
         self._moves: list[tuple[Move, asyncio.Future[Answer]]] = []
@@ -186,11 +185,12 @@ class DirectoryStore:
         consume: bool = False,
     ) -> ObjectInfo:
         if consume:
-            moved = await self._move(Move(source, bucket, key, metadata, threading.Event()))
+            flag = copying.Flag()
+            moved = await self._move(Move(source, bucket, key, metadata, flag), flag)
             if moved is not None:
                 return moved
 
-        def work(abort: threading.Event) -> ObjectInfo:
+        def work(abort: copying.Flag) -> ObjectInfo:
             info = self._engine.publish_copy(source, bucket, key, metadata, abort)
             if consume:
                 with contextlib.suppress(OSError):  # published already; the caller removes what it made
@@ -199,7 +199,7 @@ class DirectoryStore:
 
         return await self._run(work)
 
-    async def _move(self, move: Move) -> ObjectInfo | None:
+    async def _move(self, move: Move, abort: copying.Flag) -> ObjectInfo | None:
         """What is moved in one turn of the loop shares hops to threads and syncs of folders."""
         self._check_open()
         loop = asyncio.get_running_loop()
@@ -207,7 +207,7 @@ class DirectoryStore:
         if not self._moves:
             loop.call_soon(self._start_moves)
         self._moves.append((move, future))
-        answer = await _patiently(future, move.abort)
+        answer = await _patiently(future, abort)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -216,9 +216,13 @@ class DirectoryStore:
         waiting, self._moves = self._moves, []
         for start in range(0, len(waiting), _MOVES):
             part = waiting[start : start + _MOVES]
-            work = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._engine.publish_moves, [move for move, _ in part]
-            )
+            try:
+                turn = self._engine.begin_moves([move for move, _ in part])
+            except BaseException as error:  # a bug: whoever waits must hear of it
+                for _, future in part:
+                    future.set_exception(error)
+                raise
+            work = asyncio.get_running_loop().run_in_executor(self._threads, self._engine.finish_moves, turn)
             work.add_done_callback(functools.partial(_tell, [future for _, future in part]))
 
     async def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
@@ -240,13 +244,13 @@ class DirectoryStore:
         if self._closed:
             raise Closed("the directory store is closed")
 
-    async def _run(self, work: Callable[[threading.Event], T]) -> T:
+    async def _run(self, work: Callable[[copying.Flag], T]) -> T:
         self._check_open()
-        abort = threading.Event()
+        abort = copying.Flag()
         return await _patiently(asyncio.get_running_loop().run_in_executor(self._threads, work, abort), abort)
 
 
-async def _patiently(future: asyncio.Future[T], abort: threading.Event) -> T:
+async def _patiently(future: asyncio.Future[T], abort: copying.Flag) -> T:
     """Await what a thread does. When cancelled: tell the thread, wait until it has undone its work, then go."""
     try:
         return await asyncio.shield(future)

@@ -42,6 +42,10 @@ def beside(bucket: str, key: str) -> Unsupported:
     )
 
 
+def restless(bucket: str, key: str) -> Unavailable:
+    return Unavailable(f"the folder of {key!r} in bucket {bucket!r} is deleted again and again by somebody else")
+
+
 def translate(error: OSError, bucket: str, key: str, doing: str) -> PenstockError:
     """Return the error to raise `from error`. `doing` is a past participle: "read", "written"."""
     name = f"the file {key!r} in bucket {bucket!r}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from penstock.adapters.directory import DirectoryStore
-from penstock.adapters.directory.publishing import Move
+from penstock.adapters.directory.moving import Move
 from penstock.errors import NotFound, Unavailable, Unsupported
 from penstock.model import ObjectInfo
 
@@ -127,3 +127,24 @@ async def test_a_cancelled_move_is_done_or_undone(store: DirectoryStore, tmp_pat
     assert {type(answer) for answer in answers[::2]} == {asyncio.CancelledError}
     for file in files:
         assert file.exists() != (store.root / "results" / file.name).exists()
+
+
+async def test_metadata_goes_along_where_files_have_no_attributes(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "buckets", settle_s=60, attributes=False)
+    await store.create_bucket("results")
+    kept = tmp_path / "buckets/.penstock-tmp/meta/results"
+    for turn in ("first", "second"):
+        (file,) = made(tmp_path, 1)
+        await store.publish(file, "results", "a/k", metadata={"turn": turn}, consume=True)
+        assert (await store.head("results", "a/k")).metadata == {"turn": turn}
+        assert len(list(kept.iterdir())) == 1  # what was kept of the replaced one is gone
+    await store.close()
+
+
+async def test_a_folder_that_is_deleted_meanwhile_is_made_anew(store: DirectoryStore, tmp_path: Path) -> None:
+    turn = store._engine.begin_moves(moves(made(tmp_path, 2), "a/b/"))
+    (store.root / "results/a/b").rmdir()
+    (store.root / "results/a").rmdir()
+    answers = store._engine.finish_moves(turn)
+    assert all(isinstance(answer, ObjectInfo) for answer in answers)
+    assert await read(store, "a/b/made-1") == b"1"
