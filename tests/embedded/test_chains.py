@@ -127,9 +127,10 @@ async def test_rate_spreads_the_starts(shop: Shop) -> None:
     for number in range(10):
         shop.drop(f"slowly-in/files/{number}")
     starts = sorted(one.started_ms for one in await shop.settled("slowly", 10))
-    # One second's worth may start at once; the rest comes at five a second.
-    assert starts[9] - starts[0] >= 900
-    assert starts[9] - starts[5] >= 700
+    # One second's worth may start at once, also later when starts were held up; the rest comes at five a second.
+    for first in range(10):
+        for last in range(first + 6, 10):
+            assert starts[last] - starts[first] >= (last - first - 4) * 200 - 100, starts
 
 
 async def test_the_higher_priority_goes_first(shop: Shop) -> None:
