@@ -58,7 +58,7 @@ class ResultSource(Protocol):
         """The results that are there, in any order. Raises Unavailable: not known now, ask again."""
         ...
 
-    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
+    async def outlasting(self, plan: JobPlan) -> list[ItemResult]:
         """The durable results of a Job that is gone. Raises Unavailable."""
         ...
 
@@ -91,7 +91,7 @@ class StoreResults:
         found = await asyncio.gather(*(self._read(job, turn) for turn in turns))
         return [told for result in found if result is not None and (told := _why_killed(result, job.standing))]
 
-    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
+    async def outlasting(self, plan: JobPlan) -> list[ItemResult]:
         turns = tuple((item.invocation, item.attempt) for item in plan.items)
         gone = Standing(phase=JobPhase.LOST, end=End.OVER)
         found = list(await self.results(JobRef(plan.name, plan.function_uid, turns, gone)))
@@ -149,7 +149,7 @@ class PodResults:
 
     objects = False
 
-    async def left_behind(self, plan: JobPlan) -> list[ItemResult]:  # noqa: ARG002 - a pod leaves nothing
+    async def outlasting(self, plan: JobPlan) -> list[ItemResult]:  # noqa: ARG002 - a pod leaves nothing
         return []
 
     async def forget(self, function_uid: str, name: str, turns: Sequence[Turn] | None) -> None:

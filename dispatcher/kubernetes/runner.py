@@ -366,7 +366,7 @@ class KubernetesRunner:
             yield chunk
 
     async def left_behind(self, plan: JobPlan) -> list[ItemResult]:
-        return await self._source.left_behind(plan)
+        return await self._source.outlasting(plan)
 
     async def forget(self, name: str) -> None:
         self._check_active()

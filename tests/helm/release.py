@@ -146,7 +146,14 @@ class Release:
             return f"  no log: {error}"
 
     async def uninstall(self) -> None:
+        """Returns when its pods have ended too: Helm waits for what it made, not for those."""
         await self.helm("uninstall", self.name, "--wait")
+        async with self.bed.kubernetes.api() as api:
+
+            async def ended() -> bool:
+                return all(component(pod) == "test" for pod in await self.pods(api))
+
+            await api.until(f"the pods of {self.name} have ended", ended, seconds=SECONDS, pause=0.5)
 
     async def secret(self, api: KubeApi, name: str) -> dict[str, str]:
         found: dict[str, str] = (await api.get(f"/api/v1/namespaces/{self.namespace}/secrets/{name}"))["data"]

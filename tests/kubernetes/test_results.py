@@ -48,17 +48,17 @@ async def test_what_a_job_left_behind_is_found_and_removed_without_the_job(tmp_p
     async with opened_store(tmp_path) as store:
         await store.create_bucket(SYSTEM_BUCKET)
         source = StoreResults(store)
-        assert await source.left_behind(made) == []
+        assert await source.outlasting(made) == []
         kept = ItemResult(invocation=item.invocation, attempt=item.attempt, message="kept")
         for uid in ("u", "other"):
             key = result_key(uid, "job-1", item.invocation, item.attempt)
             await store.write(SYSTEM_BUCKET, key, msgspec.json.encode(kept))
-        assert await source.left_behind(made) == [kept]
+        assert await source.outlasting(made) == [kept]
         # Nothing tells whose it was but what was asked before.
         await source.forget("", "job-1", None)
         await source.forget("", "job-1", None)
-        assert await source.left_behind(made) == []
-        assert await source.left_behind(msgspec.structs.replace(made, function_uid="other")) == [kept]
+        assert await source.outlasting(made) == []
+        assert await source.outlasting(msgspec.structs.replace(made, function_uid="other")) == [kept]
 
 
 async def test_what_is_no_result_is_told_and_takes_no_neighbour_along(tmp_path: Path) -> None:
