@@ -12,18 +12,19 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.harness import Report, main, percentile
 from penstock.adapters.kafka import KafkaEventLog
 from penstock.codec import encode
-from penstock.model import TOPIC_EVENTS, BucketEvent
+from penstock.model import TOPIC_EVENTS, BucketEvent, Phase, Record
 from penstock.ports import LogEntry
 from tests.production.platform import Platform, eventually, installed, resource
 from tests.testbed.bed import Bed
 
 MODE = "webhook (no queue_dir), one upload at a time"
 _CHUNK = 2000
+SLOWEST = 3
 
 
 class JobWatch:
@@ -57,18 +58,37 @@ class JobWatch:
                 future.set_result(now)
 
 
-async def _measure(platform: Platform, watch: JobWatch, bucket: str, name: str, count: int) -> list[float]:
-    """Milliseconds per upload."""
+class Taken(NamedTuple):
+    """One upload: its key, when it began (ms since 1970), and the ms until it was stored and until its Job was seen."""
+
+    key: str
+    began_ms: float
+    stored: float
+    seen: float
+
+
+async def _measure(platform: Platform, watch: JobWatch, bucket: str, name: str, count: int) -> list[Taken]:
     taken = []
     for number in range(count):
         key = f"{name}/{number:05d}"
         seen = watch.expect(key)
-        began = time.perf_counter()
+        wall, began = time.time() * 1000, time.perf_counter()
         await platform.put(bucket, key)
+        stored = (time.perf_counter() - began) * 1000
         async with asyncio.timeout(60):
-            taken.append((await seen - began) * 1000)
+            taken.append(Taken(key, wall, stored, (await seen - began) * 1000))
         await asyncio.sleep(0.05)
     return taken
+
+
+def _hops(records: dict[str, Record], taken: list[Taken]) -> str:
+    """Where the slowest ones' time went."""
+    told = []
+    for one in sorted(taken, key=lambda one: one.seen)[-SLOWEST:]:
+        marks = {mark.phase: mark.time_ms - one.began_ms for mark in records[one.key].timeline}
+        queued, planned = marks[Phase.QUEUED], marks[Phase.PLANNED]
+        told.append(f"stored {one.stored:.0f}, queued {queued:.0f}, planned {planned:.0f}, Job {one.seen:.0f}")
+    return "; ".join(told)
 
 
 async def _pile_up(platform: Platform, bucket: str, count: int) -> None:
@@ -114,9 +134,18 @@ async def _run(report: Report) -> None:
                     await platform.ready("piles", states=("Ready", "Waiting"))
                     await _pile_up(platform, slow, piled)
                     behind = await _measure(platform, watch, fast, "behind", uploads)
+                    await platform.history.read()
+                    records = platform.history.of(fast)
                 finally:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
+    _tell(report, idle, behind, uploads, piled)
+    report.note(f"slowest on an idle system, ms after the upload began: {_hops(records, idle)}")
+    report.note(f"slowest behind a backlog: {_hops(records, behind)}")
+
+
+def _tell(report: Report, first: list[Taken], second: list[Taken], uploads: int, piled: int) -> None:
+    idle, behind = [one.seen for one in first], [one.seen for one in second]
     report.add("upload_to_job_p50_ms", percentile(idle, 0.5), "ms", target="< 50", beside=MODE)
     report.add("upload_to_job_p99_ms", percentile(idle, 0.99), "ms", target="< 250", beside=f"{uploads} uploads")
     report.add(

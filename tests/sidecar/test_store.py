@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -40,9 +41,16 @@ def opened(minio: Minio) -> Iterator[Callable[..., S3]]:
     """Makes clients, which are closed in the end."""
     with contextlib.ExitStack() as clients:
 
-        def make(*, url: str = "", secret: str = "", patience_s: float = 20) -> S3:
+        def make(*, url: str = "", secret: str = "", patience_s: float = 20, off_s: float = 0) -> S3:
             account = Credentials(minio.user, secret or minio.password)
-            made = S3(Settings(endpoint=url or minio.url, account=lambda: account, patience_s=patience_s))
+            made = S3(
+                Settings(
+                    endpoint=url or minio.url,
+                    account=lambda: account,
+                    patience_s=patience_s,
+                    clock=lambda: time.time() + off_s,
+                )
+            )
             clients.callback(made.close)
             return made
 
@@ -62,6 +70,20 @@ async def test_what_is_written_is_read_with_its_metadata(shop: Shop, opened: Cal
     pieces: list[bytes] = []
     store.fetch(theirs, pieces.append)
     assert b"".join(pieces) == b"hello"
+
+
+@components
+@pytest.mark.parametrize("off_s", [-3 * 3600.0, 86_400.0])
+async def test_a_node_whose_clock_is_wrong_reads_and_writes_all_the_same(
+    shop: Shop, opened: Callable[..., S3], tmp_path: Path, off_s: float
+) -> None:
+    reader, writer = opened(off_s=off_s), opened(off_s=off_s)
+    Write(writer, shop.results, "clock/k").put(Content.of_bytes(b"hello"))
+    info = reader.head(shop.results, "clock/k")
+    pieces: list[bytes] = []
+    reader.fetch(info, pieces.append)
+    assert b"".join(pieces) == b"hello"
+    assert list(opened(off_s=off_s).keys(shop.results, "clock/")) == ["clock/k"]
 
 
 @components
