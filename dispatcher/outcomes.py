@@ -152,8 +152,8 @@ class Outcomes:
         for job in self._scheduler.jobs.values():
             if job.current is None or now - job.current_ms < threshold:
                 continue
-            record = job.records.get(job.plan.items[job.current].invocation)
-            if record is not None and record.phase in {Phase.PLANNED, Phase.SUBMITTED} and record.job == job.plan.name:
+            record = job.running_now()
+            if record is not None and record.phase in {Phase.PLANNED, Phase.SUBMITTED}:
                 record = advance(
                     record, Step.START, now=job.current_ms, epoch=self.epoch, started_ms=job.current_ms, reason=""
                 )

@@ -15,6 +15,7 @@ class Running(msgspec.Struct):
     submitted_ms: int = 0
     #: Start of the item that runs now and the first one of the Job (ms), 0 = none yet.
     current_ms: int = 0
+    #: Place in the Job's whole list of the item that runs.
     current: int | None = None
     first_start_ms: int = 0
     not_before_ms: int = 0
@@ -26,6 +27,13 @@ class Running(msgspec.Struct):
     waits_ms: int = 0
     #: The same in the runner's one word.
     waits_reason: str = ""
+
+    def running_now(self) -> Record | None:
+        """The record of the item that runs; None = none does, or one that had ended before the Job was taken over."""
+        # By the place in the Job's whole list: what is left of one that was taken over begins somewhere in it.
+        return next(
+            (one for one in self.records.values() if one.index == self.current and one.job == self.plan.name), None
+        )
 
     def waited_s(self) -> list[float]:
         """How long each item had been due when the Job was submitted."""

@@ -71,6 +71,11 @@ class ScriptedRunner:
         results = tuple(outcome(item) for item in self.plans[name].items)
         self._report(JobStatus(name=name, phase=JobPhase.FINISHED, results=results, time_ms=now_ms()))
 
+    def go_on(self, name: str, done: int) -> None:
+        """So many items of the list have succeeded, and the next one runs."""
+        results = tuple(succeed(item) for item in self.plans[name].items[:done])
+        self._report(JobStatus(name=name, phase=JobPhase.RUNNING, results=results, current=done, time_ms=now_ms()))
+
     def publishing(self, name: str) -> None:
         """The scripts of the Job have ended; its outputs are on their way."""
         self._report(JobStatus(name=name, phase=JobPhase.RUNNING, scripts_done=True, time_ms=now_ms()))

@@ -227,6 +227,24 @@ async def test_lists_are_formed_and_settled_per_item(bench: DispatcherBench) -> 
     assert sum(len(plan.items) for plan in bench.runner.submitted) == 40
 
 
+async def test_a_list_that_is_taken_over_in_its_middle_goes_on_where_it_is(bench: DispatcherBench) -> None:
+    bench.runner.outcome, bench.runner.slots = None, 1
+    await bench.deploy(batch=Batch(mode=BatchMode.LIST, max_items=4, linger_s=1.0))
+    async with bench.life():
+        await bench.event(*(make_event(f"in/{number}") for number in range(4)))
+        await bench.until_submitted(1)
+        (plan,) = bench.runner.submitted
+        assert len(plan.items) == 4
+        bench.runner.go_on(plan.name, 3)
+        await bench.until_phase(Phase.SUCCEEDED, 3)
+    async with bench.life():
+        (record,) = await bench.until_phase(Phase.RUNNING)
+        assert record.id == plan.items[3].invocation
+        bench.runner.finish(plan.name)
+        await bench.until_phase(Phase.SUCCEEDED, 4)
+    assert bench.runner.submitted == [plan]
+
+
 async def test_a_deleted_functions_work_is_cancelled(bench: DispatcherBench) -> None:
     bench.runner.outcome = None
     await bench.deploy()
