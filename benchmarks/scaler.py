@@ -13,6 +13,7 @@ import gc
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 
@@ -40,8 +41,9 @@ BATCH_IDLE_S = 1.0
 def run(report: Report) -> None:
     _decisions(report)
     _memory(report)
-    asyncio.run(_cluster(report))
+    _year(report)
     _quality(report)
+    asyncio.run(_cluster(report))
 
 
 def snapshot(nodes: int) -> tuple[Snapshot, Fleet]:
@@ -162,6 +164,20 @@ async def _measure(report: Report, bed: Bed, nodes: int, pods: int) -> None:
             )
     finally:
         await client.close()
+
+
+def _year(report: Report) -> None:
+    """The command as a user calls it, chart included, for each made-up load."""
+    days = 30 if report.small else 365
+    took: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in KINDS:
+            words = ["simulate", "--generate", kind, "--days", str(days), "--chart", f"{folder}/{kind}.svg"]
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "gateway.cli", *words], check=True, stdout=subprocess.DEVNULL)
+            took[kind] = time.perf_counter() - began
+    beside = f"{days} days of 1,000 jobs; " + ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in took.items())
+    report.add("simulate_year_s", max(took.values()), "s", target="" if report.small else "< 60", beside=beside)
 
 
 def _more(watcher: Watcher, known: int) -> bool:

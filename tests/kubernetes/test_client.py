@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,28 @@ async def test_no_more_are_under_way_than_allowed_and_a_cancelled_one_frees_its_
     assert most == 4
     assert sum(isinstance(one, asyncio.CancelledError) for one in done) == 4
     assert sum(one == b"" for one in done) == 16
+
+
+async def test_what_is_urgent_waits_neither_for_its_turn_nor_for_a_pause_that_the_server_asked_for() -> None:
+    """A Lease must be renewed also while thousands of Jobs wait to be created."""
+    go = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            await go.wait()
+        return web.Response(body=b"held")
+
+    async with serving(handler, in_flight=2) as client:
+        tasks = [asyncio.create_task(client.request("POST", "/jobs")) for _ in range(50)]
+        await asyncio.sleep(0)
+        client.pressure.pushed_back(time.monotonic(), 60)
+        async with asyncio.timeout(10):
+            assert await client.request("GET", "/lease", urgent=True) == b"held"
+        assert not any(task.done() for task in tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        go.set()
 
 
 async def test_a_refused_token_is_read_again_at_once(tmp_path: Path) -> None:

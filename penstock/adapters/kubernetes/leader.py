@@ -109,7 +109,9 @@ class LeaderLease:
     async def _request(self, method: str, path: str, body: bytes | None) -> _Lease:
         """Patience is short: an answer that comes late is no answer."""
         return self._decode(
-            await self._client.request(method, path, body, patience_s=self._timing.duration_s - self._timing.margin_s)
+            await self._client.request(
+                method, path, body, patience_s=self._timing.duration_s - self._timing.margin_s, urgent=True
+            )
         )
 
     async def acquire(self) -> int:
