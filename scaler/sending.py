@@ -237,18 +237,21 @@ class Sender:
 
     async def _cleared(self, order: NodeOrder, node: Node, pool: Pool) -> bool:
         """Cordoned, looked at afresh, emptied and allowed: it may lose its power now."""
-        if order.key not in self._cordoned:
-            await self._cordon(order)
-        settled_ms = self._cordoned[order.key] + self._timing.settle_ms
+        cordoned_ms = self._cordoned.get(order.key)
+        if cordoned_ms is None:
+            cordoned_ms = await self._cordon(order)
+        settled_ms = cordoned_ms + self._timing.settle_ms
         if self._clock() < settled_ms:
             self._due(settled_ms)
             return False
         seen = await self._world.read(order.node)
+        if not self._stands(order):
+            return False  # withdrawn while the node was read, which takes long where the API server is busy
         snapshot = self._with(seen)
         verdict = judge(snapshot, self._fleet)
         if verdict.wake(pool):
             return False  # looked at again when the views are good
-        why = recheck(order, snapshot, self._fleet, cordoned_ms=self._cordoned[order.key])
+        why = recheck(order, snapshot, self._fleet, cordoned_ms=cordoned_ms)
         if not why and pool.made and self._foreign(node, pool):
             why = f"the machine of {node.name} does not carry this scaler's mark"
         if why:
@@ -261,14 +264,20 @@ class Sender:
             return False
         return True
 
-    async def _cordon(self, order: NodeOrder) -> None:
+    def _stands(self, order: NodeOrder) -> bool:
+        pending = self._journal.state.orders.get(order.node)
+        return pending is not None and pending.order.key == order.key
+
+    async def _cordon(self, order: NodeOrder) -> int:
+        """Returns when it was."""
         try:
             await self._world.cordon(order.node)
         except PenstockError as error:
             if error.code != "not_found":
                 raise
         # After the acknowledgement: what is read from now on is newer than the cordon.
-        self._cordoned[order.key] = self._clock()
+        now = self._cordoned[order.key] = self._clock()
+        return now
 
     def _with(self, seen: Fresh) -> Snapshot:
         """The newest snapshot, and of this node what was just read. Of other nodes' pods a removal asks nothing."""

@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from scaler.control import Happening, HookEvent
 from scaler.model import NodeState, PodKind
 from scaler.pools import Fleet, Spare
+from scaler.records import released
+from scaler.world import Fresh
 from tests.scaler.building import MINUTE, make_fleet, make_pod, make_pool, make_spec
 from tests.scaler.play import Play
 
@@ -133,6 +135,36 @@ async def test_c2_c13_a_pod_bound_between_cordon_and_power_off_saves_its_node() 
     assert play.on() == {name}
     assert states(play)[name] is NodeState.USED
     assert name not in play.cluster.cordoned
+
+
+async def test_c13_a_removal_that_is_withdrawn_while_its_node_is_read_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read past every cache takes seconds on a busy API server, and much may be decided meanwhile."""
+    play = Play(FLEETS["made"])
+    play.cluster.submit(1)
+    await play.live(60)
+    play.cluster.pods.clear()
+    while NodeState.DRAINING not in states(play).values():
+        await play.live(2)
+    (name,) = play.on()
+    read = play.cluster.read
+
+    async def slow(wanted: str) -> Fresh:
+        seen = await read(wanted)
+        monkeypatch.setattr(play.cluster, "read", read)
+        pending = play.service.journal.state.orders[wanted]
+        await play.service.journal.change(
+            lambda state: released(state, pending.order, play.clock.now, play.fleet, hold_ms=MINUTE)
+        )
+        play.service._sender.turn()
+        return seen
+
+    monkeypatch.setattr(play.cluster, "read", slow)
+    await play.live(10)
+    assert play.cluster.read is read, "it was read"
+    assert play.service._sender.failure is None
+    assert play.on() == {name}
 
 
 async def test_c13_demand_before_the_power_off_takes_the_node_back_and_after_it_waits_for_off() -> None:
