@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from scaler.model import NodeState
+from scaler.model import OFF, STARTING, NodeState
 from scaler.pools import Pool
 from scaler.situation import Situation
 
 #: Sums of prices and watts are not exact; a cap is not missed for that.
 _ROUNDING = 1e-9
-#: A member looked up in its class costs ten times a global.
-_OFF, _STARTING = NodeState.OFF, NodeState.STARTING
 
 
 class Budget:
@@ -31,8 +29,8 @@ class Budget:
         self._spent: defaultdict[str, float] = defaultdict(float)
         for pool in situation.fleet.pools:
             nodes = situation.of_pool[pool.name]
-            self._occupied[pool.name] = len([node for node in nodes if node.state is not _OFF])
-            self._booting[pool.name] = len([node for node in nodes if node.state is _STARTING])
+            self._occupied[pool.name] = len([node for node in nodes if node.state is not OFF])
+            self._booting[pool.name] = len([node for node in nodes if node.state is STARTING])
             self._given[pool.name] = 0
             self._charge(pool, self._occupied[pool.name])
 
@@ -130,7 +128,7 @@ class Budget:
         stopping = sum(node.state is NodeState.STOPPING for node in nodes)
         if stopping:
             return f"pool {pool.name} has no host left to start; {stopping} still stopping will be started once off"
-        waiting = sum(node.state is NodeState.OFF and node.enabled for node in nodes)
+        waiting = sum(node.state is OFF and node.enabled for node in nodes)
         if waiting > self._given[pool.name]:
             return f"{waiting} hosts of pool {pool.name} are off and wait after failed starts"
         return f"pool {pool.name} has no host left to start"

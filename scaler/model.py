@@ -104,6 +104,11 @@ class NodeState(enum.StrEnum):
     UNKNOWN = "unknown"  # was there and is not seen: never the same as off
 
 
+# For loops over thousands of nodes and pods: a member looked up in its class costs ten times a global.
+OFF, STARTING, IDLE, USED = NodeState.OFF, NodeState.STARTING, NodeState.IDLE, NodeState.USED
+DRAINING, UNKNOWN = NodeState.DRAINING, NodeState.UNKNOWN
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """The scaler's record of a node. All of it is stored, so a restart loses no clock, count or order."""
 

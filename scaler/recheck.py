@@ -55,7 +55,7 @@ def recheck_starts(orders: Sequence[NodeOrder], snapshot: Snapshot, fleet: Fleet
         and key == f"{name}/{node.generation}"
     }
     others = tuple(node for node in snapshot.nodes if node.name not in written)
-    budget = Budget(Situation(replace(snapshot, nodes=others, pods=()), fleet), {})
+    budget = _budget(replace(snapshot, nodes=others), fleet)
     verdict, why = judge(snapshot, fleet), {}
     for order in orders:
         pool, node = fleet.by_name.get(order.pool), nodes.get(order.node)
@@ -106,7 +106,10 @@ def _start(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot, 
         snapshot = replace(snapshot, nodes=others)
     elif state is not NodeState.OFF:
         return f"node {order.node} is {state.value}"
-    # Bounds ask nothing of pods, of which there are many.
-    budget = Budget(Situation(replace(snapshot, pods=()), fleet), {})
-    _, stop = budget.allow_host(pool)
+    _, stop = _budget(snapshot, fleet).allow_host(pool)
     return stop
+
+
+def _budget(snapshot: Snapshot, fleet: Fleet) -> Budget:
+    """Bounds ask nothing of pods, of which there are many."""
+    return Budget(Situation(replace(snapshot, pods=()), fleet), {})

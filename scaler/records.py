@@ -108,6 +108,12 @@ def current(node: Node, order: NodeOrder) -> bool:
     return order.key == f"{node.name}/{generation}"
 
 
+def stands(state: State, order: NodeOrder) -> bool:
+    """It was not overtaken or withdrawn."""
+    node = state.node(order.node)
+    return node is not None and current(node, order) and order.node in state.orders
+
+
 def order_off(node: Node, pool: Pool, reason: str) -> NodeOrder:
     """The order to take one node out, beside any plan."""
     return NodeOrder(
@@ -174,7 +180,7 @@ def pruned(state: State) -> State:
 def powering_off(state: State, order: NodeOrder, now_ms: int, fleet: Fleet) -> State:
     """The last write before a power-off or deletion. Raises Conflict when the order was overtaken."""
     node = state.node(order.node)
-    if node is None or not current(node, order) or order.node not in state.orders:
+    if node is None or not stands(state, order):
         raise Conflict(f"the order {order.key} was overtaken")
     if node.state is NodeState.STOPPING:
         return state

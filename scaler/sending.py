@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from penstock.errors import Conflict, PenstockError, Unavailable
 from penstock.ports import NodeAdd, NodeTarget, OrderAnswer, Outcome, StopHow
 from scaler import records
+from scaler.aside import Aside
 from scaler.control import Happening, HookEvent, Hooks
 from scaler.journal import Journal
 from scaler.machines import Machines
@@ -69,15 +70,14 @@ class Sender:
         self._due = due
         self._told = told
         self._timing = timing or Timing()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: What is under way, by the names of its nodes.
+        self.aside = Aside(self._failed)
         #: By order: when its node was cordoned, when its first eviction was asked for.
         self._cordoned: dict[str, int] = {}
         self._evicting: dict[str, int] = {}
         #: Orders that may have reached their driver: sent in this life, or written by an earlier one.
         self._perhaps_sent: set[str] = set()
         self._later: dict[str, int] = {}
-        #: What ended a task that should not have failed: the service stops by it.
-        self.failure: BaseException | None = None
 
     def begin(self) -> None:
         """The journal was opened: nobody knows how far an earlier life got with what it wrote."""
@@ -95,7 +95,7 @@ class Sender:
         self._perhaps_sent &= keys
         for name, pending in orders.items():
             pool = self._fleet.by_name.get(pending.order.pool)
-            if pending.accepted or name in self._tasks or pool is None or not self._is_due(name, pending, pool, now):
+            if pending.accepted or self.aside.busy(name) or pool is None or not self._is_due(name, pending, pool, now):
                 continue
             if pending.order.kind.removes:
                 self._spawn([name], self._remove(pending, pool))
@@ -123,10 +123,7 @@ class Sender:
         return True
 
     def _spawn(self, names: list[str], work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._guarded(names, work), name=f"order {names[0]}")
-        for name in names:
-            self._tasks[name] = task
-        task.add_done_callback(lambda task: self._ended(names, task))
+        self.aside.start(names, self._guarded(names, work), title=f"order {names[0]}")
 
     async def _guarded(self, names: list[str], work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -139,29 +136,11 @@ class Sender:
         except Conflict as error:
             log.info("an order was overtaken", action="order_overtaken", node=names[0], error=error.message)
 
-    def _ended(self, names: list[str], task: asyncio.Task[None]) -> None:
+    def _failed(self, names: Sequence[str], error: BaseException) -> None:
         """Whatever else it raised is the service's to fail with; nobody awaits these tasks."""
-        for name in names:
-            self._tasks.pop(name, None)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        self.failure = self.failure or error
         self._due(self._clock())
         if not isinstance(error, PenstockError):
             log.error("an order failed by a defect", action="order_defect", node=names[0], exc_info=error)
-
-    async def settled(self) -> None:
-        """Wait until nothing is under way."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks.values()))
-
-    async def close(self) -> None:
-        """Stop in the middle: what is written is taken up by the next life."""
-        tasks = set(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
 
     # On
 
@@ -245,7 +224,7 @@ class Sender:
             self._due(settled_ms)
             return False
         seen = await self._world.read(order.node)
-        if not self._stands(order):
+        if not records.stands(self._journal.state, order):
             return False  # withdrawn while the node was read, which takes long where the API server is busy
         snapshot = self._with(seen)
         verdict = judge(snapshot, self._fleet)
@@ -263,10 +242,6 @@ class Sender:
             await self._release(order, veto, hold_ms=self._timing.hold_ms)
             return False
         return True
-
-    def _stands(self, order: NodeOrder) -> bool:
-        pending = self._journal.state.orders.get(order.node)
-        return pending is not None and pending.order.key == order.key
 
     async def _cordon(self, order: NodeOrder) -> int:
         """Returns when it was."""

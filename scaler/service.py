@@ -169,7 +169,7 @@ class ScalerService:
                 "nothing can be written down, so nothing is ordered", action="journal_down", error=error.message
             )
             self._window.failed(self._clock())
-        for failure in (self._sender.failure, self._aside.failure):
+        for failure in (self._sender.aside.failure, self._aside.failure):
             if failure is not None:
                 raise failure
 
@@ -183,7 +183,7 @@ class ScalerService:
         if self._aside.busy("list"):
             return
         self._listed_ms = now
-        task = self._aside.start("list", self._refresh())
+        task = self._aside.start(["list"], self._refresh())
         if not (self._window.first_ms and self._listed_lately(now)):
             await asyncio.wait([task])
 
@@ -201,7 +201,7 @@ class ScalerService:
         self._gone.update(gone)
         if not self._aside.busy("tidy"):
             gone, self._gone = sorted(self._gone), set()
-            self._aside.start("tidy", self._tidier.turn(self.journal.state, seen, gone))
+            self._aside.start(["tidy"], self._tidier.turn(self.journal.state, seen, gone))
 
     async def _decide(self) -> tuple[Seen, list[str]]:
         """Returns what was looked at, and the made nodes that were seen to be gone."""
@@ -305,12 +305,12 @@ class ScalerService:
 
     async def settled(self) -> None:
         """Wait until no order is being carried out, and nothing listed or tidied."""
-        await self._sender.settled()
+        await self._sender.aside.settled()
         await self._aside.settled()
 
     async def close(self) -> None:
         """Stop; what is under way is taken up by the next life."""
-        await self._sender.close()
+        await self._sender.aside.close()
         await self._aside.close()
         for driver in self.drivers.values():
             try:

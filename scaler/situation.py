@@ -7,13 +7,12 @@ from __future__ import annotations
 from collections import defaultdict
 from functools import cached_property, lru_cache, partial
 
-from scaler.model import Node, NodeState, Pod, PodKind, PodSpec, Snapshot
+from scaler.model import OFF, STARTING, Node, Pod, PodKind, PodSpec, Snapshot
 from scaler.packing import Axes, Bin, Need
 from scaler.pools import Fleet, Pool, capacity
 
 #: A member looked up in its class costs ten times a global.
 _WORK, _MOVABLE = PodKind.WORK, PodKind.MOVABLE
-_OFF, _STARTING = NodeState.OFF, NodeState.STARTING
 _counts: partial[defaultdict[PodSpec, int]] = partial(defaultdict, int)
 
 
@@ -81,7 +80,7 @@ class Situation:
 
     def offers(self, node: Node, pool: Pool) -> dict[str, int]:
         """What the node has for pods, not to be changed: its own figures once seen, else the template's."""
-        if node.allocatable and node.state is not _STARTING:
+        if node.allocatable and node.state is not STARTING:
             return dict(node.allocatable)
         return capacity(pool)
 
@@ -98,7 +97,7 @@ class Situation:
 
     def _free(self, node: Node, pool: Pool, axes: Axes) -> list[int]:
         used = self.used(node)
-        if node.allocatable and node.state is not _STARTING:
+        if node.allocatable and node.state is not STARTING:
             free = axes.vector(dict(node.allocatable))
         else:
             free = list(axes.of_pool(pool))
@@ -125,10 +124,7 @@ class Situation:
             found = [
                 node
                 for node in self.of_pool[pool.name]
-                if node.state is _OFF
-                and node.enabled
-                and node.backoff_until_ms <= self.now
-                and node.failures_on < tries
+                if node.state is OFF and node.enabled and node.backoff_until_ms <= self.now and node.failures_on < tries
             ]
             found.sort(key=lambda node: (node.failures_on, node.cycles, node.since_ms))
             self._eligible[pool.name] = found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # A shell that starts us in the background has us ignore SIGINT, and programs that we start would inherit that.
@@ -19,6 +21,15 @@ settings.load_profile("penstock")
 
 #: Real servers, each started when the first test asks for it.
 pytest_plugins = ["tests.testbed.fixtures"]
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """For tests that configure logs, which then go to that test's standard error: closed after it."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers, logging.root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

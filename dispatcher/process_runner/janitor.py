@@ -62,7 +62,9 @@ class Janitor:
 
     def throw(self, path: str) -> None:
         """Put a folder into the bin; it is gone from its place when this returns. A missing one is fine."""
-        target = self._binned(path)
+        self._empty_later(self._binned(path))
+
+    def _empty_later(self, target: str) -> None:
         if target:
             self._waiting.append(target)
             self._schedule()
@@ -111,9 +113,8 @@ class Janitor:
         what is as it was then is used again at once, without a thread.
         """
         target = self._binned(path)
-        if target and (marks is None or not self._recycled_at_once(target, marks)):
-            self._waiting.append(target)
-            self._schedule()
+        if marks is None or not target or not self._recycled_at_once(target, marks):
+            self._empty_later(target)
         while len(self._waiting) > _MOST:
             await self._empty()
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import msgspec
 
@@ -83,16 +83,7 @@ def survivors(family: Family, *, started: float, others: Container[int] = ()) ->
     newest = newest_pid()
     if time.monotonic() - started > _NEAR_SECONDS or not 0 <= newest - family.above <= _NEAR_PIDS:
         return members(family), newest
-    candidates: list[int] = []
-    own = os.getsid(0)
-    for pid in range(family.above + 1, newest + 1):
-        try:
-            session = os.getsid(pid)
-        except OSError:
-            continue
-        # A session is named after its founder: one that is older than the Job cannot hold its processes.
-        if session == family.leader or (session > family.above and session != own and session not in others):
-            candidates.append(pid)
+    candidates = [pid for pid, _ in _suspects(family, family.above, newest, others)]
     return (_members(family, candidates) if candidates else []), newest
 
 
@@ -103,16 +94,21 @@ def strays(family: Family, above: int, others: Container[int] = ()) -> tuple[boo
     newest = newest_pid()
     if not 0 <= newest - above <= _NEAR_PIDS:
         return True, newest
-    candidates: list[int] = []
+    candidates = [pid for pid, session in _suspects(family, above, newest, others) if session != family.leader]
+    return bool(candidates and _members(family, candidates)), newest
+
+
+def _suspects(family: Family, above: int, newest: int, others: Container[int]) -> Iterator[tuple[int, int]]:
+    """Processes with numbers from beyond `above` to `newest` that may be the Job's, each with its session."""
     own = os.getsid(0)
     for pid in range(above + 1, newest + 1):
         try:
             session = os.getsid(pid)
         except OSError:
             continue
-        if session not in {family.leader, own} and session > family.above and session not in others:
-            candidates.append(pid)
-    return bool(candidates and _members(family, candidates)), newest
+        # A session is named after its founder: one that is older than the Job cannot hold its processes.
+        if session == family.leader or (session > family.above and session != own and session not in others):
+            yield pid, session
 
 
 def _members(family: Family, pids: Iterable[int]) -> list[int]:

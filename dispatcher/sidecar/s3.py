@@ -23,6 +23,7 @@ from penstock.adapters.s3.endpoint import Style, parse_endpoint
 from penstock.adapters.s3.etags import plain_md5, version_of
 from penstock.adapters.s3.retrying import pause_s, retry_after_s
 from penstock.adapters.s3.sigv4 import EMPTY_SHA256, Credentials, Scope, query_string, sign
+from penstock.adapters.s3.store_clock import StoreClock
 from penstock.adapters.s3.trouble import Failure, Refused, Target, Wish, code_of, translate
 from penstock.errors import Corrupt, InvalidInput, PenstockError, Superseded, Unavailable
 from penstock.model import ObjectInfo
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _NO_SPACE = b"no space left on device"
-#: Stores refuse what was signed a quarter of an hour off.
-_SKEW_S = 300
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 Query = Sequence[tuple[str, str]]
@@ -78,8 +77,7 @@ class S3:
         self._waiting = waiting
         self._tls = _trust(settings.ca) if self._endpoint.secure else None
         self._connections: dict[str, Connection] = {}
-        #: Seconds by which the store's clock is ahead, once it refused what was signed by ours.
-        self._ahead_s = 0.0
+        self._clock = StoreClock(settings.clock)
 
     # Requests
 
@@ -91,7 +89,7 @@ class S3:
         host, path = self._endpoint.place(target.bucket, target.key)
         text = query_string(query)
         signed = sign(
-            self._settings.account(), self._scope, self._now_s(), method=method, path=path, query=text,
+            self._settings.account(), self._scope, self._clock.now_s(), method=method, path=path, query=text,
             headers={"host": host, **(headers or {})},
             payload_hash=EMPTY_SHA256 if blob is None else blob.sha256,
         )  # fmt: skip
@@ -102,7 +100,7 @@ class S3:
                 answer.body()
             return answer
         body = answer.body()
-        if answer.status == 403 and self._correct_clock(answer.headers.get("date", "")):
+        if answer.status == 403 and self._clock.corrected(time_s(answer.headers.get("date", ""))):
             return self._once(method, target, query=query, headers=headers, blob=blob, stream=stream)
         code = _CODE.search(body)
         word = code.group(1).decode() if code else ""
@@ -111,18 +109,6 @@ class S3:
         marker = answer.headers.get("x-amz-delete-marker") == "true"
         failure = Failure(answer.status, word, retry_after_s(answer.headers.get("retry-after")), marker)
         raise translate(failure, target) from Refused(failure)
-
-    def _now_s(self) -> float:
-        return self._settings.clock() + self._ahead_s
-
-    def _correct_clock(self, date: str) -> bool:
-        """Sign by the store's clock from now on, where ours is far from it: a node's clock must not fail its Jobs."""
-        store_s = time_s(date)
-        ahead_s = store_s - self._now_s()
-        if not store_s or abs(ahead_s) < _SKEW_S:
-            return False
-        self._ahead_s += ahead_s
-        return True
 
     def _connection(self, host: str) -> Connection:
         found = self._connections.get(host)

@@ -42,15 +42,9 @@ def parse_listen(text: str, *, where: str = "listen") -> tuple[str, int]:
     return host, int(port)
 
 
-def check_listen(listen: str, *, allow_remote: bool, where: str = "listen") -> None:
-    """Refuse what `bind` would refuse whatever else runs. Raises InvalidInput, Forbidden."""
-    _allowed(listen, allow_remote=allow_remote, where=where)
-
-
 def bind(listen: str, *, allow_remote: bool) -> socket.socket:
     """A listening socket. Raises InvalidInput, Forbidden (reachable from other machines), Conflict (port taken)."""
-    host, port = parse_listen(listen)
-    family, address = _allowed(listen, allow_remote=allow_remote, where="listen")
+    family, address = check_listen(listen, allow_remote=allow_remote)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -59,12 +53,15 @@ def bind(listen: str, *, allow_remote: bool) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise _refused(error, host, port) from error
+        raise _refused(error, *parse_listen(listen)) from error
     sock.setblocking(False)
     return sock
 
 
-def _allowed(listen: str, *, allow_remote: bool, where: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+def check_listen(
+    listen: str, *, allow_remote: bool, where: str = "listen"
+) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    """The address to bind to; refuses what `bind` would refuse whatever else runs. Raises InvalidInput, Forbidden."""
     host, port = parse_listen(listen, where=where)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

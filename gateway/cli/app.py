@@ -11,7 +11,7 @@ import click
 from gateway.cli import failures
 from gateway.cli.options import Globals, global_options
 from gateway.cli.tree import LazyGroup
-from penstock import version_text
+from penstock import __version__, version_text
 from penstock.errors import PenstockError
 
 
@@ -29,20 +29,9 @@ class Root(LazyGroup):
         return result
 
 
-def _tell_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's signature
-    if value and not ctx.resilient_parsing:
-        click.echo(version_text())
-        ctx.exit()
-
-
 @click.command(cls=Root, params=global_options(), context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_tell_version,
-    help="Print the version of this command, as 'penstock version' does.",
+@click.version_option(
+    __version__, message=version_text(), help="Print the version of this command, as 'penstock version' does."
 )
 @click.pass_context
 def penstock(ctx: click.Context) -> None:

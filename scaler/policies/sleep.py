@@ -7,19 +7,16 @@ before the power-off (C2, C13). "Not yet" is an answer of its own and burns no r
 from __future__ import annotations
 
 from scaler.draft import Draft
-from scaler.model import Node, NodeState, OrderKind, Snapshot
+from scaler.model import IDLE, USED, Node, OrderKind, Snapshot
 from scaler.packing import Axes, Bins
 from scaler.pools import Pool
-
-#: A member looked up in its class costs ten times a global.
-_IDLE = NodeState.IDLE
 
 
 def sleep(snapshot: Snapshot, draft: Draft) -> Draft:  # noqa: ARG001 - every policy has the same shape
     frozen_told: set[str] = set()
     for pool in draft.fleet.pools:
         nodes = draft.situation.of_pool[pool.name]
-        idle = [node for node in nodes if node.state is _IDLE and node.name not in draft.orders]
+        idle = [node for node in nodes if node.state is IDLE and node.name not in draft.orders]
         if not idle:
             continue
         frozen = draft.verdict.remove(pool)
@@ -87,7 +84,7 @@ def _homeless(node: Node, draft: Draft) -> str:
             draft.situation.bin(other, pool, axes)
             for pool in draft.fleet.pools
             for other in draft.situation.of_pool[pool.name]
-            if other.state is NodeState.USED
+            if other.state is USED
         ],
     )
     for spec in specs:

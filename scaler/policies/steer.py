@@ -8,11 +8,8 @@ else still get in. Nothing waits longer for it. Nodes that are steered already s
 from __future__ import annotations
 
 from scaler.draft import Draft
-from scaler.model import Node, NodeState, Snapshot
+from scaler.model import IDLE, Node, Snapshot
 from scaler.pools import Pool, capacity
-
-#: A member looked up in its class costs ten times a global.
-_IDLE = NodeState.IDLE
 
 
 def steer(snapshot: Snapshot, draft: Draft) -> Draft:
@@ -35,7 +32,7 @@ def _surplus(snapshot: Snapshot, draft: Draft, pool: Pool, nodes: list[Node]) ->
     load: dict[str, float] = {}
     for node in nodes:
         share = 0.0
-        if node.state is not _IDLE:
+        if node.state is not IDLE:
             for name, amount in used(node).items():
                 if size := whole.get(name):
                     total[name] = total.get(name, 0) + amount

@@ -11,13 +11,10 @@ from msgspec.structs import replace
 
 from scaler.demand import Group
 from scaler.draft import Draft
-from scaler.model import Node, NodeState, Reservation, Snapshot, Unhelped
+from scaler.model import DRAINING, IDLE, STARTING, USED, Node, Reservation, Snapshot, Unhelped
 from scaler.packing import Bin, Need
 from scaler.pools import capacity
 from scaler.trial import Trial
-
-#: A member looked up in its class costs ten times a global.
-_IDLE, _USED, _STARTING, _DRAINING = NodeState.IDLE, NodeState.USED, NodeState.STARTING, NodeState.DRAINING
 
 
 def wake(snapshot: Snapshot, draft: Draft) -> Draft:
@@ -51,7 +48,7 @@ def _carried(snapshot: Snapshot, draft: Draft) -> dict[str, Reservation]:
         # Nobody can tell who still waits.
         return {reservation.node: reservation for reservation in snapshot.reservations}
     waiting = {owner for group in draft.groups for owner in group.owners}
-    idle = {node.name for node in snapshot.nodes if node.state is _IDLE}
+    idle = {node.name for node in snapshot.nodes if node.state is IDLE}
     patience = draft.fleet.options.backoff_limit_ms
     carried = {}
     for reservation in snapshot.reservations:
@@ -130,13 +127,13 @@ def _bins(snapshot: Snapshot, draft: Draft, least: Need) -> tuple[list[Bin], lis
     leaving: list[Bin] = []
     for node in snapshot.nodes:
         state = node.state
-        if state is _USED:
+        if state is USED:
             rank = 0
-        elif state is _IDLE:
+        elif state is IDLE:
             rank = 2
-        elif state is _STARTING:
+        elif state is STARTING:
             rank = 4
-        elif state is _DRAINING:
+        elif state is DRAINING:
             rank = -1
         else:
             continue
@@ -199,9 +196,9 @@ def _promise(
 ) -> Reservation:
     if before is not None and before.until_ms > 0 and not set(before.owners).isdisjoint(owners):
         until = before.until_ms
-    elif node.name in draft.opened or node.state is _STARTING:
+    elif node.name in draft.opened or node.state is STARTING:
         pool = draft.fleet.by_name[node.pool]
-        started = node.since_ms if node.state is _STARTING else draft.now
+        started = node.since_ms if node.state is STARTING else draft.now
         until = started + pool.boot_timeout_ms + draft.fleet.options.hold_ms
     else:
         until = draft.now + draft.fleet.options.hold_ms

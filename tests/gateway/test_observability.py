@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,9 @@ from scaler.interface.metrics import InterfaceCollector
 from scaler.metrics import ScalerMetrics
 from watcher.metrics import WatcherMetrics
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers, logging.root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def lines_of(choice: LogSettings) -> tuple[io.StringIO, structlog.typing.FilteringBoundLogger]:

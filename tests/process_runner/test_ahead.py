@@ -7,10 +7,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from dispatcher.process_runner import ProcessRunner, processes
 from dispatcher.process_runner.job import Job, State
@@ -23,14 +20,7 @@ from tests.process_runner.support import (
     is_alive,
     open_runner,
     plan,
-    process_bench,
 )
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with process_bench(tmp_path) as made:
-        yield made
 
 
 def job_of(bench: Bench) -> Job:

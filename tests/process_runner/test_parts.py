@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -187,12 +187,6 @@ async def test_a_log_that_cannot_be_kept_does_not_fail_the_item(tmp_path: Path) 
         await bench.store.delete_bucket(SYSTEM_BUCKET)
         (result,) = await bench.run(plan("echo x", await bench.put()))
     assert (result.error, result.log_truncated, result.log_bytes) == (None, True, 0)
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with process_bench(tmp_path) as made:
-        yield made
 
 
 def test_the_verdict_is_the_platforms_when_it_ended_the_item() -> None:

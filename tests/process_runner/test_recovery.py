@@ -6,29 +6,21 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from dispatcher.process_runner import processes
 from dispatcher.process_runner.layout import JobFolder, Note, write
 from dispatcher.sidecar.environment import COMPLETE
 from penstock.model import BucketEvent, ErrorClass, ItemResult, JobPhase, JobPlan, Origin
-from tests.process_runner.support import Bench, eventually, left_over, open_runner, opened_store, plan, process_bench
+from tests.process_runner.support import Bench, eventually, left_over, open_runner, opened_store, plan
 
 
 def saved(bench: Bench, made: JobPlan, boot: str | None = None) -> JobFolder:
     folder = JobFolder(str(bench.folder / "work"), made.name)
     folder.create(made, processes.boot_id() if boot is None else boot)
     return folder
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with process_bench(tmp_path) as made:
-        yield made
 
 
 async def restarted(bench: Bench) -> Bench:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -29,12 +28,6 @@ from tests.process_runner.support import (
     process_bench,
     submission,
 )
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with process_bench(tmp_path) as made:
-        yield made
 
 
 def pids(path: Path) -> list[str]:

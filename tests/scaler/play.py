@@ -319,15 +319,15 @@ class Play:
                 self.opened = True
             await self.service.turn()
             await self.service.settled()
-            if self.service._sender.failure is not None:
-                raise self.service._sender.failure
+            if self.service._sender.aside.failure is not None:
+                raise self.service._sender.aside.failure
         except Crash:
             await self.die()
 
     async def die(self) -> None:
         self.crashes += 1
         self.trap.at = 0
-        await self.service._sender.close()
+        await self.service._sender.aside.close()
         self.service = self._born()
 
     async def wait(self, seconds: float) -> None:

@@ -76,7 +76,7 @@ async def test_a_slow_driver_s_list_holds_up_no_pod_while_the_last_one_is_young(
     play.cluster.changed(True)
     async with asyncio.timeout(60):
         await play.service.turn()
-        await play.service._sender.settled()
+        await play.service._sender.aside.settled()
     assert play.on(), "ordered although the list is not there yet"
     answers.set()
     await play.service.settled()
@@ -99,10 +99,10 @@ async def test_what_goes_on_beside_fails_for_the_service_to_see_and_ends_with_it
     async def broken() -> None:
         raise ZeroDivisionError
 
-    aside.start("a", broken())
+    aside.start(["a"], broken())
     await aside.settled()
     assert isinstance(aside.failure, ZeroDivisionError)
-    aside.start("b", _for_ever())
+    aside.start(["b"], _for_ever())
     assert aside.busy("b")
     await aside.close()
     assert not aside.busy("b")

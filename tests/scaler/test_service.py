@@ -121,14 +121,20 @@ async def test_c13_the_order_of_a_removal(fleet: Fleet) -> None:
     assert order == sorted(order)
 
 
-async def test_c2_c13_a_pod_bound_between_cordon_and_power_off_saves_its_node() -> None:
-    play = Play(FLEETS["made"])
+async def _draining(play: Play) -> str:
+    """The one node, which had work and is now on its way out."""
     play.cluster.submit(1)
     await play.live(60)
     play.cluster.pods.clear()
     while NodeState.DRAINING not in states(play).values():
         await play.live(2)
     (name,) = play.on()
+    return name
+
+
+async def test_c2_c13_a_pod_bound_between_cordon_and_power_off_saves_its_node() -> None:
+    play = Play(FLEETS["made"])
+    name = await _draining(play)
     # A scheduler that had not seen the cordon yet.
     play.cluster.pods["late"] = make_pod("late", node=name)
     await play.live(20)
@@ -142,12 +148,7 @@ async def test_c13_a_removal_that_is_withdrawn_while_its_node_is_read_ends_quiet
 ) -> None:
     """A read past every cache takes seconds on a busy API server, and much may be decided meanwhile."""
     play = Play(FLEETS["made"])
-    play.cluster.submit(1)
-    await play.live(60)
-    play.cluster.pods.clear()
-    while NodeState.DRAINING not in states(play).values():
-        await play.live(2)
-    (name,) = play.on()
+    name = await _draining(play)
     read = play.cluster.read
 
     async def slow(wanted: str) -> Fresh:
@@ -163,7 +164,7 @@ async def test_c13_a_removal_that_is_withdrawn_while_its_node_is_read_ends_quiet
     monkeypatch.setattr(play.cluster, "read", slow)
     await play.live(10)
     assert play.cluster.read is read, "it was read"
-    assert play.service._sender.failure is None
+    assert play.service._sender.aside.failure is None
     assert play.on() == {name}
 
 

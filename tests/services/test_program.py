@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from importlib import metadata
 from typing import Any
 
@@ -18,16 +17,10 @@ from penstock.errors import InvalidInput, PenstockError, Unavailable
 from penstock.program import FAILED, OK, UNUSABLE, Program, Work, cut_short, until_signal
 from penstock.settings import Settings
 
+#: `run` configures them.
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 PROGRAM = Program(module="thing", description="Does it.", examples=("python -m thing",), pages="Read on.")
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    """`run` sends logs to this test's standard error, which is closed after it."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers, logging.root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def outcome(words: list[str], prepare: Callable[[Settings], Work]) -> int:

@@ -70,8 +70,9 @@ class _Gate:
         self.inside = 0
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
 
-    async def enter(self) -> None:
-        if self.inside < self.pressure.allowed and not self._waiting:
+    async def enter(self, *, urgent: bool = False) -> None:
+        """`urgent` = at once, counted like all others."""
+        if urgent or (self.inside < self.pressure.allowed and not self._waiting):
             self.inside += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -133,8 +134,7 @@ class KubernetesClient:
         """
         deadline = time.monotonic() + (self.settings.patience_s if patience_s is None else patience_s)
         while True:
-            if not urgent:
-                await self._gate.enter()
+            await self._gate.enter(urgent=urgent)
             try:
                 if not urgent and (held := self._gate.pressure.held_until - time.monotonic()) > 0:
                     await asyncio.sleep(held)
@@ -158,8 +158,7 @@ class KubernetesClient:
                 self.use.pushed_back += 1
                 failure = found
             finally:
-                if not urgent:
-                    self._gate.leave()
+                self._gate.leave()
             await self._pause(failure, deadline)
 
     async def _pause(self, failure: Unavailable, deadline: float) -> None:

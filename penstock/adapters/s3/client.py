@@ -22,13 +22,12 @@ from penstock.adapters.s3.config import MIB, S3Config
 from penstock.adapters.s3.endpoint import parse_endpoint
 from penstock.adapters.s3.retrying import pause_s, retry_after_s
 from penstock.adapters.s3.sigv4 import Scope, query_string, sign
+from penstock.adapters.s3.store_clock import StoreClock
 from penstock.adapters.s3.trouble import Failure, Refused, Target, translate
 from penstock.errors import Closed, InvalidInput, Unavailable
 
 #: Larger bodies wait for the store's word that it wants them, else a refusal would be lost under the broken upload.
 _ASK_FIRST_BYTES = 256 * 1024
-#: A clock that differs by more makes a refusal likely to be about the clock. Stores allow 15 minutes.
-_SKEW_S = 300
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _MAX_ERROR_BYTES = 64 * 1024
 
@@ -79,7 +78,7 @@ class Client:
         self._tls = _tls(config.verify) if self.endpoint.secure else True
         self._session: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(config.connections)
-        self._skew_s = 0.0
+        self._clock = StoreClock(config.clock)
         self._asks_first = True
         self._closed = False
 
@@ -149,7 +148,7 @@ class Client:
         headers = sign(
             self.config.account(),
             self._scope,
-            self.config.clock() + self._skew_s,
+            self._clock.now_s(),
             method=ask.method,
             path=path,
             query=query,
@@ -196,19 +195,10 @@ class Client:
 
     def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Failure:
         code = wire.error_code(body) or wire.tame_code(response.headers.get("x-minio-error-code", ""))
-        if response.status == 403 and self._correct_clock(response.headers.get("Date")):
+        if response.status == 403 and self._clock.corrected(wire.http_time_s(response.headers.get("Date"))):
             code = _CLOCK_CORRECTED
         marker = response.headers.get("x-amz-delete-marker") == "true"
         return Failure(response.status, code, retry_after_s(response.headers.get("Retry-After")), marker)
-
-    def _correct_clock(self, date: str | None) -> bool:
-        """Sign by the store's clock from now on, where ours is far from it."""
-        now_s = wire.http_time_s(date)
-        ahead_s = now_s - (self.config.clock() + self._skew_s)
-        if not now_s or abs(ahead_s) < _SKEW_S:
-            return False
-        self._skew_s += ahead_s
-        return True
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
-import structlog
 
 from penstock.adapters.kubernetes import ClientSettings, KubernetesClient, from_kubeconfig
 from penstock.errors import NotFound
@@ -181,15 +179,6 @@ async def test_the_process_scales_tells_how_it_is_and_stops_by_a_signal(
             await process.wait()
         async with kubernetes.api() as api:
             await api.text("DELETE", "/api/v1/nodes", params={"labelSelector": "penstock.dev/pool=main"})
-
-
-@pytest.fixture
-def restored_logging() -> Iterator[None]:
-    """`main` sends logs to this test's standard error, which is closed after it."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers, logging.root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def test_bad_pools_end_it_with_one_sentence(
