@@ -222,10 +222,9 @@ class KubernetesRunner:
                 # Of a Job that we ended ourselves the exit tells nothing; a result object still does.
                 if entry.ended is None or self._source.objects:
                     entry.learn(await self._patiently(self._source.results, entry.ref()))
-                complete = entry.complete
-                if end is End.OVER and not complete and entry.pod is None and await self._has_pod(entry):
+                if end is End.OVER and not entry.complete and entry.pod is None and await self._has_pod(entry):
                     continue
-                if end is End.OVER or complete:
+                if end is End.OVER or entry.complete:
                     entry.conclude()
                 elif entry.standing.end is end:
                     break  # until more is heard of it

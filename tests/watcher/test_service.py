@@ -141,6 +141,12 @@ class Bench:
     async def told(self, *keys: str) -> list[BucketEvent]:
         return await self.until(lambda events: set(keys) <= {event.key for event in events})
 
+    async def counted(self, name: str, value: float) -> None:
+        """Until a metric says so: what is in the log is counted a moment later."""
+        async with asyncio.timeout(60):
+            while self.metric(name) < value:  # noqa: ASYNC110 - a metric tells nobody
+                await asyncio.sleep(0.01)
+
     def metric(self, name: str, **labels: str) -> float:
         return self.prometheus.get_sample_value(f"penstock_watcher_{name}", labels) or 0.0
 
@@ -190,12 +196,14 @@ async def test_files_dropped_while_down_are_found_and_a_restart_repeats_nothing(
     await bench.store.write("inbox", "in/early", b"")
     async with bench.running(policy=QUICK):
         await bench.told("in/before", "in/early")
+        await bench.counted("reconciler_found_total", 2)
     settled(bench.inbox / "meanwhile")
     settled(bench.inbox / "before", "replaced")
     (bench.inbox / "early").unlink()
     for _ in range(2):
         async with bench.running(policy=QUICK):
             events = await bench.until(lambda found: len(found) >= 4)
+            await bench.counted("reconciler_found_total", 4)
     assert Counter(event.key for event in events) == {"in/before": 2, "in/early": 1, "in/meanwhile": 1}
     assert all(event.origin is Origin.LISTING for event in events)
     assert bench.metric("reconciler_found_total") == 4
