@@ -144,7 +144,7 @@ class Bench:
     async def counted(self, name: str, value: float) -> None:
         """Until a metric says so: what is in the log is counted a moment later."""
         async with asyncio.timeout(60):
-            while self.metric(name) < value:  # noqa: ASYNC110 - a metric tells nobody
+            while self.metric(name) < value:
                 await asyncio.sleep(0.01)
 
     def metric(self, name: str, **labels: str) -> float:
