@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dispatcher.elsewhere import other_stores
 from penstock.identity import job_id, job_name
 from penstock.model import Function, JobItem, JobPlan, Record, UploadOnFailure
 
@@ -24,6 +25,7 @@ def make_plan(function: Function, records: Sequence[Record]) -> JobPlan:
         environment=function.environment,
         secrets=function.secrets,
         token=function.token,
+        stores=other_stores(function),
         resources=function.resources,
         volume=function.volume,
         deadline_s=function.deadline_s,

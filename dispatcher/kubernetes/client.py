@@ -22,6 +22,7 @@ from dispatcher.kubernetes.manifest import (
     NOTE_DIGEST,
     Json,
     items_name,
+    stores_name,
 )
 from penstock.adapters.kubernetes.client import MERGE_PATCH, META_ONLY, KubernetesClient, encode
 from penstock.adapters.kubernetes.trouble import NamespaceMissing
@@ -159,9 +160,10 @@ class JobApi:
         return [(one.metadata.name, one.metadata.labels, one.metadata.creationTimestamp.timestamp()) for one in found]
 
     async def drop_files(self, name: str) -> None:
-        """Remove a generation's ConfigMap and Secret. Idempotent."""
+        """Remove a generation's ConfigMap and Secrets. Idempotent."""
         await self._delete(f"{self._maps}/{name}")
         await self._delete(f"{self._secrets}/{name}")
+        await self._delete(f"{self._secrets}/{stores_name(name)}")
 
     async def pods_of(self, job: str) -> list[Pod]:
         """The pods that bear a Job's name, asked for now. Raises Unavailable, Corrupt."""

@@ -23,6 +23,7 @@ from dispatcher.kubernetes.manifest import (
     items_name,
     labels,
     secret_values,
+    stores_name,
 )
 from dispatcher.kubernetes.settings import KubernetesSettings
 from penstock.errors import InvalidInput
@@ -60,7 +61,7 @@ def function_files(plan: JobPlan, settings: KubernetesSettings) -> Json:
 
 def told_sidecars(shared: JobPlan) -> JobPlan:
     """The plan that the sidecars read: no secret, and of the script only whether there is one."""
-    return msgspec.structs.replace(shared, script="-" if shared.script.strip() else "", secrets={}, token="")
+    return msgspec.structs.replace(shared, script="-" if shared.script.strip() else "", secrets={}, token="", stores={})
 
 
 def function_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:
@@ -75,6 +76,21 @@ def function_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:
         "metadata": _metadata(plan, settings),
         "immutable": True,
         "data": {name: base64.b64encode(value.encode()).decode() for name, value in values.items()},
+    }
+
+
+def stores_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:
+    """The Secret of `output`: the keys of the other stores that outputs go to. None = there are none."""
+    if not plan.stores:
+        return None
+    metadata = _metadata(plan, settings)
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {**metadata, "name": stores_name(metadata["name"])},
+        "immutable": True,
+        "data": {"stores.json": base64.b64encode(encode_items(plan.stores)).decode()},
     }
 
 

@@ -5,8 +5,9 @@ The pod (architecture, section 8) has three regular containers in this order, an
 * `input` and `output` (our image, `settings.sidecar_command` + role) find in /oscar/job: `plan.json` (the plan without
   items, script and secrets), `items.json` (the ordered list of JobItem; `items.json.gz` when it was too long for
   plain text) and `cancel` (invocations to be cancelled, one a line with the reason behind it, which grows while the pod
-  runs). Their store account, where one is configured, is in /oscar/store and is read at each use. /tmp is shared by the
-  two of them and by nobody else: they talk there.
+  runs). Their store account, where one is configured, is in /oscar/store and is read at each use; the keys of other
+  stores that outputs go to are in /oscar/stores, for `output` alone. /tmp is shared by the two of them and by nobody
+  else: they talk there.
 * `input`'s first instruction makes the FIFOs in /oscar/run; the launcher waits until they are there.
 * `output` puts each item's `ItemResult` at `result_key(...)` in the platform's bucket before it acknowledges.
 * `oscar-container` (the user's image) runs the launcher, which ends only after `output` has acknowledged every item. It
@@ -87,7 +88,10 @@ def plan_digest(shared: JobPlan, items: bytes) -> str:
 
 
 def public_digest(shared: JobPlan) -> bytes:
-    return hashlib.sha256(encode_items(msgspec.structs.replace(shared, secrets={}, token=""))).digest()
+    told = msgspec.to_builtins(msgspec.structs.replace(shared, secrets={}, token="", stores={}))
+    # As it was before there were other stores: the Jobs of the version before are ours too.
+    del told["stores"]
+    return hashlib.sha256(encode_items(told)).digest()
 
 
 def digest_of(public: bytes, items: bytes) -> str:
@@ -104,6 +108,11 @@ def files_name(shared: JobPlan) -> str:
     digest = hashlib.sha256(f"{shared.function_uid}/{shared.generation}/".encode() + public_digest(shared)).hexdigest()
     stem = re.sub(r"[^a-z0-9-]+", "-", shared.function.lower())[:40].strip("-") or "function"
     return f"{stem}-{digest[:16]}"
+
+
+def stores_name(files: str) -> str:
+    """Name of the Secret with the keys of other stores, beside a generation's files of this name."""
+    return f"{files}-stores"
 
 
 def label_value(text: str) -> str:
@@ -214,6 +223,8 @@ def _sidecar(role: str, plan: JobPlan, settings: KubernetesSettings, name: str, 
     ]
     if secret:
         mounts.append({"name": f"{role}-store", "mountPath": "/oscar/store", "readOnly": True})
+    if role == OUTPUT and plan.stores:
+        mounts.append({"name": "other-stores", "mountPath": "/oscar/stores", "readOnly": True})
     env = {**settings.sidecar_env, "PENSTOCK_JOB": name, "PENSTOCK_FUNCTION": plan.function}
     return {
         "name": role,
@@ -340,6 +351,8 @@ def _volumes(plan: JobPlan, settings: KubernetesSettings, name: str, *, inline: 
         if secret:
             named = secret.replace("{uid}", plan.function_uid)
             yield {"name": f"{role}-store", "secret": {"secretName": named, "defaultMode": 0o444}}
+    if plan.stores:
+        yield {"name": "other-stores", "secret": {"secretName": stores_name(files), "defaultMode": 0o444}}
     if plan.volume is not None:
         yield {"name": "volume", "persistentVolumeClaim": {"claimName": plan.volume.name}}
 

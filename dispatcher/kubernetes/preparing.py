@@ -10,7 +10,7 @@ import asyncio
 import collections
 
 from dispatcher.kubernetes.client import JobApi
-from dispatcher.kubernetes.files import function_files, function_secret
+from dispatcher.kubernetes.files import function_files, function_secret, stores_secret
 from dispatcher.kubernetes.settings import KubernetesSettings
 from dispatcher.kubernetes.template import JobTemplate
 from dispatcher.kubernetes.volumes import VolumeSettings, claim
@@ -48,9 +48,9 @@ class FunctionObjects:
             if template.prepared:
                 return
             await self._api.put(function_files(plan, self._settings))
-            secret = function_secret(plan, self._settings)
-            if secret is not None:
-                await self._api.put(secret)
+            for secret in (function_secret(plan, self._settings), stores_secret(plan, self._settings)):
+                if secret is not None:
+                    await self._api.put(secret)
             volume = claim(
                 plan,
                 self._volumes,

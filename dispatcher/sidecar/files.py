@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from penstock.model import ObjectInfo, OutputObject, StorageIO
 from penstock.model.objects import META_CHECKSUM, META_HOPS, META_INPUT, META_INVOCATION, META_TRACE
+
+#: The product's own store.
+OWN = "minio.default"
 
 
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +61,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     sha256: str
     consume: bool
-    provider: str = "minio.default"
+    provider: str = OWN
+
+    @property
+    def where(self) -> str:
+        """For the end of a sentence."""
+        place = f"{self.bucket}/{self.key}"
+        return place if self.provider == OWN else f"{self.provider}:{place}"
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +85,17 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Routed(msgspec.Struct, frozen=True):
-    """A file and all the places in the own store that it goes to."""
+    """A file and all the places that it goes to."""
 
     file: OutputFile
     places: list[tuple[StorageIO, str]]
     #: It may be moved away instead of copied.
     consume: bool
+
+
+def provider_of(output: StorageIO) -> str:
+    """How an output's store is named: every spelling of the own one is the same."""
+    return OWN if output.own_store else f"{output.provider}.{output.provider_id}"
 
 
 def walk(root: str) -> Walk:
@@ -155,21 +169,25 @@ def route(name: str, outputs: Sequence[StorageIO]) -> list[tuple[StorageIO, str]
     return [(output, output.key_prefix + name) for output in outputs if output.accepts(name)]
 
 
-def sort_out(found: Walk, outputs: Sequence[StorageIO], *, keep: bool = False) -> tuple[list[Routed], list[str]]:
+def sort_out(
+    found: Walk, outputs: Sequence[StorageIO], *, keep: bool = False, elsewhere: Collection[str] = ()
+) -> tuple[list[Routed], list[str]]:
     """Where each file goes, and a sentence for each that cannot go where it should. `keep` = files are needed
-    afterwards, so none may be moved away.
+    afterwards, so none may be moved away. `elsewhere` = the other stores that can be reached.
     """
+    known = {OWN, *elsewhere}
     routed: list[Routed] = []
     missing = list(found.hidden)
     # A file that is linked to inside the folder must still be there when the link's turn comes.
     shared = {file.path for file in found.files if not file.sole}
     for file in found.files:
         places = route(file.name, outputs)
-        own = [(output, key) for output, key in places if output.own_store]
-        missing += [_unavailable(file.name, output) for output, _ in places if not output.own_store]
-        if own:
+        reached = [(output, key) for output, key in places if provider_of(output) in known]
+        if len(reached) < len(places):
+            missing += [_unavailable(file.name, output) for output, _ in places if provider_of(output) not in known]
+        if reached:
             consume = file.sole and not keep and len(places) == 1 and file.path not in shared
-            routed.append(Routed(file, own, consume))
+            routed.append(Routed(file, reached, consume))
     return routed, missing
 
 
@@ -184,15 +202,20 @@ def targets_of(routed: Routed, checksum: str) -> list[Target]:
             size=file.size,
             sha256=checksum,
             consume=routed.consume,
+            provider=provider_of(output),
         )
         for output, key in routed.places
     ]
 
 
 def _unavailable(name: str, output: StorageIO) -> str:
+    what = f"{name} was not uploaded to {provider_of(output)}:{output.path}"
+    if output.provider not in {"minio", "s3"}:
+        return f"{what}: outputs can go to stores that speak S3 (minio, s3), and {output.provider} is none"
+    endpoint = "endpoint, " if output.provider == "minio" else ""
     return (
-        f"{name} was not uploaded to {output.provider}.{output.provider_id}:{output.path}: this storage provider is "
-        "not available here, only the product's own store (minio.default) is"
+        f"{what}: this store is not known here: the function's document must have its {endpoint}access_key and "
+        f"secret_key under storage_providers.{provider_of(output)}"
     )
 
 

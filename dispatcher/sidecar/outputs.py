@@ -149,7 +149,7 @@ async def _put(store: ObjectStore, target: Target, lineage: Lineage, force: bool
                 return output_of(target, there, written=False)
         info = await _upload(store, target, lineage)
     except (PenstockError, OSError) as error:
-        return f"{target.name} was not uploaded to {target.bucket}/{target.key}: {error}"
+        return f"{target.name} was not uploaded to {target.where}: {error}"
     return output_of(target, info, written=True)
 
 

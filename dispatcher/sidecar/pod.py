@@ -33,6 +33,8 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     run: str = "/oscar/run"
     job: str = "/oscar/job"
     store: str = "/oscar/store"
+    #: Keys of the other stores that outputs go to; only `output` has it.
+    stores: str = "/oscar/stores"
     #: The sidecars' own, which user code does not see.
     own: str = "/tmp"  # noqa: S108 - a mount of theirs
 
@@ -50,6 +52,7 @@ def places(environ: Mapping[str, str]) -> Places:
         run=os.path.realpath(environ.get("PENSTOCK_POD_RUN", Places().run)),
         job=environ.get("PENSTOCK_POD_JOB", Places().job),
         store=environ.get("PENSTOCK_POD_STORE", Places().store),
+        stores=environ.get("PENSTOCK_POD_STORES", Places().stores),
         own=environ.get("PENSTOCK_POD_OWN", Places().own),
     )
 

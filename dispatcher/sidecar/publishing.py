@@ -17,7 +17,9 @@ import msgspec
 
 from dispatcher.sidecar import pair, pod
 from dispatcher.sidecar.course import Ended, Settle
+from dispatcher.sidecar.elsewhere import OtherStores
 from dispatcher.sidecar.files import (
+    OWN,
     Lineage,
     OutputFile,
     Prepared,
@@ -35,7 +37,7 @@ from dispatcher.sidecar.s3 import S3
 from dispatcher.sidecar.s3_writes import Content, Write
 from dispatcher.sidecar.verdict import NAMED, judge, refused, verdict
 from penstock.clock import now_ms
-from penstock.errors import NotFound, PenstockError
+from penstock.errors import Forbidden, NotFound, PenstockError
 from penstock.model import SYSTEM_BUCKET, ErrorClass, ItemResult, JobItem, JobPlan, OutputObject, Submission
 from penstock.model.job import EXIT_PUBLISH
 from penstock.model.objects import answer_key, job_results, log_key, result_key
@@ -47,8 +49,11 @@ _COPY_BYTES = 1024 * 1024
 class Publisher:
     """Carries out items one after the other."""
 
-    def __init__(self, store: S3, place: pod.Places, plan: JobPlan, job: str, items: Sequence[JobItem]) -> None:
+    def __init__(
+        self, store: S3, place: pod.Places, plan: JobPlan, job: str, items: Sequence[JobItem], *, others: OtherStores
+    ) -> None:
         self._store = store
+        self._others = others
         self._place = place
         self._plan = plan
         self._job = job
@@ -114,7 +119,7 @@ class Publisher:
 
     def _prepare(self, folder: str) -> Prepared:
         found = walk(folder)
-        routed, missing = sort_out(found, self._plan.outputs, keep=True)
+        routed, missing = sort_out(found, self._plan.outputs, keep=True, elsewhere=self._others.names)
         targets: list[Target] = []
         for one in routed:
             targets += targets_of(one, "")
@@ -130,7 +135,7 @@ class Publisher:
             try:
                 outputs.append(self._put(folder, target, item, lineage))
             except PenstockError as error:
-                missing.append(f"{target.name} was not uploaded to {target.bucket}/{target.key}: {error}")
+                missing.append(f"{target.name} was not uploaded to {target.where}: {error}")
             except OSError as error:
                 missing.append(f"{target.name} cannot be read: {error.strerror or error}")
         return Published(tuple(outputs), tuple(missing))
@@ -140,29 +145,33 @@ class Publisher:
         try:
             content = Content.of_file(descriptor, os.fstat(descriptor).st_size)
             sure = msgspec.structs.replace(target, sha256=content.sha256, size=content.size)
+            ours = target.provider == OWN
+            store = self._store if ours else self._others.store(target.provider, target.bucket)
             if not item.force:
-                with contextlib.suppress(NotFound):
-                    info = self._store.head(target.bucket, target.key)
+                # Keys of another store may be good for writing alone: then it cannot be known, and is written again.
+                with contextlib.suppress(NotFound, *(() if ours else (Forbidden,))):
+                    info = store.head(target.bucket, target.key)
                     if is_same(info.metadata, lineage, content.sha256):
                         return output_of(sure, info, written=False)
             write = Write(
-                self._store,
+                store,
                 target.bucket,
                 target.key,
                 metadata=metadata(lineage, content.sha256),
                 ours=lambda about: not item.force and is_same(about, lineage, content.sha256),
             )
-            etag = self._write(write, target.bucket, content)
+            etag = self._write(store, write, target.bucket, content)
             return msgspec.structs.replace(output_of(sure, None, written=True), etag=etag)
         finally:
             os.close(descriptor)
 
-    def _write(self, write: Write, bucket: str, content: Content) -> str:
+    def _write(self, store: S3, write: Write, bucket: str, content: Content) -> str:
         try:
             return write.put(content)
         except NotFound:
-            # The bucket was deleted since the function was applied; an output bucket is made as it was then.
-            self._store.create_bucket(bucket)
+            # Another store's bucket is made when it is needed. Our own was deleted since the function was applied, and
+            # is made as it was then.
+            store.create_bucket(bucket)
             return write.put(content)
 
     # The rest of it

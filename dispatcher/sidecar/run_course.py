@@ -24,6 +24,7 @@ import msgspec
 from dispatcher.sidecar import environment, events, pod
 from dispatcher.sidecar.answer import write_answer
 from dispatcher.sidecar.calls import QUOTED_BYTES, Call
+from dispatcher.sidecar.elsewhere import other_stores
 from dispatcher.sidecar.events import ItemInput, ObjectRef, Shape
 from dispatcher.sidecar.files import Lineage, Prepared, Published
 from dispatcher.sidecar.logs import LOG_LIMIT
@@ -54,6 +55,11 @@ class Stores:
     @property
     def there(self) -> bool:
         return self._settings is not None
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds of trying what may pass."""
+        return 0.0 if self._settings is None else self._settings.patience_s
 
     @contextmanager
     def lent(self) -> Iterator[S3]:
@@ -190,7 +196,9 @@ class Finisher(Publisher):
     """After the script: publishes as `output` does, one run at a time and thread."""
 
     def __init__(self, place: pod.Places, plan: JobPlan, stores: Stores) -> None:
+        """Raises OSError, InvalidInput: the keys of other stores cannot be read."""
         self._stores = stores
+        self._others = other_stores(place.stores, stores.patience_s)
         self._place = place
         self._plan = plan
 

@@ -49,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     style: Style = Style.PATH
     #: Authorities to trust: a PEM file's path or its text; "" = the system's.
     ca: str = ""
+    #: False = any certificate will do. Only for other stores whose user says so.
+    verified: bool = True
     #: Seconds of trying what fails for a reason that may pass.
     patience_s: float = 120.0
     #: Seconds since the epoch by this machine.
@@ -75,7 +77,7 @@ class S3:
         self._endpoint = parse_endpoint(settings.endpoint, settings.style)
         self._scope = Scope(settings.region)
         self._waiting = waiting
-        self._tls = _trust(settings.ca) if self._endpoint.secure else None
+        self._tls = _trust(settings.ca, verified=settings.verified) if self._endpoint.secure else None
         self._connections: dict[str, Connection] = {}
         self._clock = StoreClock(settings.clock)
 
@@ -308,11 +310,13 @@ def time_s(text: str) -> int:
         return 0
 
 
-def _trust(ca: str) -> ssl.SSLContext:
+def _trust(ca: str, *, verified: bool) -> ssl.SSLContext:
     """Raises InvalidInput."""
     import ssl  # noqa: PLC0415 - 15 ms that a store in the clear does not cost
 
     try:
+        if not verified:
+            return ssl._create_unverified_context()  # noqa: S323, SLF001 - the user's own word; the module's way to it
         if ca.lstrip().startswith("-----BEGIN"):
             return ssl.create_default_context(cadata=ca)
         return ssl.create_default_context(cafile=ca or None)

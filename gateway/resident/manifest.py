@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.kubernetes.checks import check_shared
-from dispatcher.kubernetes.files import FUNCTION_API, function_files, function_secret
+from dispatcher.kubernetes.files import FUNCTION_API, function_files, function_secret, stores_secret
 from dispatcher.kubernetes.manifest import (
     LABEL_GENERATION,
     LABEL_KIND,
@@ -33,6 +33,7 @@ from dispatcher.kubernetes.manifest import (
     files_name,
     has_secret,
     labels,
+    stores_name,
 )
 from dispatcher.kubernetes.settings import KubernetesSettings
 from dispatcher.plan import make_plan
@@ -96,11 +97,15 @@ def _metadata(function: Function, settings: KubernetesSettings, name: str, kind:
 
 
 def files(function: Function, settings: KubernetesSettings) -> list[Json]:
-    """The ConfigMap of a generation, and its Secret if user code gets one. Raises InvalidInput."""
+    """The ConfigMap of a generation, and its Secrets: user code's, and that of other stores. Raises InvalidInput."""
     plan = plan_of(function)
     made = [function_files(plan, settings), function_secret(plan, settings)]
     metadata = _metadata(function, settings, _files_name(function), KIND_FILES)
-    return [{**document, "metadata": metadata} for document in made if document is not None]
+    documents = [{**document, "metadata": metadata} for document in made if document is not None]
+    stores = stores_secret(plan, settings)
+    if stores is not None:
+        documents.append({**stores, "metadata": {**metadata, "name": stores_name(metadata["name"])}})
+    return documents
 
 
 def key_secret(function: Function, settings: KubernetesSettings, key: str) -> Json:
@@ -184,7 +189,7 @@ def _sidecar(container: Json, settings: KubernetesSettings, shape: Shape) -> Jso
     made["ports"] = [{"name": "runs", "containerPort": PORT}]
     # For people and for rolling updates; the gateway asks by itself.
     made["readinessProbe"] = {"httpGet": {"path": READY_PATH, "port": PORT}, "periodSeconds": 1}
-    kept = [mount for mount in made["volumeMounts"] if mount["name"] in {"job", "tmp", "output-store"}]
+    kept = [mount for mount in made["volumeMounts"] if mount["name"] in {"job", "tmp", "output-store", "other-stores"}]
     kept += [{"name": f"run-{number}", "mountPath": f"/oscar/slots/{number}"} for number in range(shape.slots)]
     kept.append({"name": "key", "mountPath": "/oscar/key", "readOnly": True})
     if settings.input_secret:
@@ -201,6 +206,8 @@ def _volumes(given: list[Json], function: Function, shape: Shape) -> list[Json]:
             made += [{"name": f"run-{number}", "emptyDir": volume["emptyDir"]} for number in range(shape.slots)]
         elif volume["name"] == "config":
             made.append({**volume, "configMap": {**volume["configMap"], "name": maps}})
+        elif volume["name"] == "other-stores":
+            made.append({**volume, "secret": {**volume["secret"], "secretName": stores_name(maps)}})
         elif volume["name"] == "job":
             plan = {"name": maps, "items": [{"key": "plan.json", "path": "plan.json"}], "defaultMode": 0o444}
             made.append({"name": "job", "configMap": plan})

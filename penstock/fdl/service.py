@@ -82,7 +82,7 @@ def read_service(at: At, context: Context) -> Draft:
     providers = merged(context.storage_providers, read_providers(at.get("storage_providers")))
     for key, entries in (("input", inputs), ("output", outputs)):
         for (_, place), entry in zip(_places(values, key, at), entries, strict=True):
-            warn_unresolved(entry, providers, place)
+            warn_unresolved(entry, providers, place, is_input=key == "input")
     expose = expose_definition(values["expose"], at.find("expose"))
     kserve = kserve_definition(values["kserve"], at.find("kserve"))
     scriptless = kserve is not None or bool(expose.get("default_command"))

@@ -163,9 +163,8 @@ def hidden(providers: Providers) -> Providers:
     }
 
 
-def warn_unresolved(io: StorageIO, providers: Providers, at: At) -> None:
-    """Warn about a provider whose entry is not in the file: it must then be known to the platform."""
-    own = io.own_store and io.provider_id == "default"
-    credential_chain = io.provider == "s3" and io.provider_id == "default"
-    if not (own or credential_chain or io.provider_id in providers.get(io.provider, {})):
-        at.warn(f"'{io.provider}.{io.provider_id}' has no entry in `storage_providers`; the platform must know it")
+def warn_unresolved(io: StorageIO, providers: Providers, at: At, *, is_input: bool) -> None:
+    """Warn about a provider whose entry is not in the file: nothing can be sent there without its keys."""
+    if not (io.own_store or io.provider_id in providers.get(io.provider, {})):
+        follows = "nothing is known of it" if is_input else "outputs there will be refused"
+        at.warn(f"'{io.provider}.{io.provider_id}' has no entry in `storage_providers`; {follows}")

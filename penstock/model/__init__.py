@@ -22,6 +22,7 @@ from penstock.model.job import (
     JobPhase,
     JobPlan,
     JobStatus,
+    OtherStore,
     OutputObject,
 )
 from penstock.model.objects import (
@@ -74,6 +75,7 @@ __all__ = [
     "Mark",
     "ObjectInfo",
     "Origin",
+    "OtherStore",
     "OutputObject",
     "Phase",
     "Record",

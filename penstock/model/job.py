@@ -32,6 +32,19 @@ class JobItem(msgspec.Struct, frozen=True, kw_only=True):
         return tracing.traceparent(self.trigger.trace, self.trigger.identity, self.invocation)
 
 
+class OtherStore(msgspec.Struct, frozen=True, kw_only=True):
+    """An S3 store beside the product's own that outputs go to, with the keys that the user supplied."""
+
+    endpoint: str
+    region: str
+    access_key: str
+    secret_key: str
+    #: The bucket stands in the host name (AWS), not in the path.
+    virtual: bool = False
+    #: Whether certificates are verified, or the authorities to trust (PEM text, or a file where the outputs are sent).
+    verify: bool | str = True
+
+
 class JobPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything needed to run; recovery re-submits the identical plan."""
 
@@ -47,6 +60,8 @@ class JobPlan(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     secrets: dict[str, str] = {}
     token: str = ""
+    #: What outputs to other stores need, {"s3.archive": ...}. As secret as `secrets`, and not for user code.
+    stores: dict[str, OtherStore] = {}
     resources: Resources = Resources()
     volume: Volume | None = None
     deadline_s: float = 24 * 3600  # per item

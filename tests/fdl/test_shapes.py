@@ -87,7 +87,7 @@ def test_legacy_replicas_become_a_federation() -> None:
         "a list of one stands for its item; write it without the list (text is wanted)",
         "a list becomes its JSON text; quote it to choose the text yourself",
         "members of a federation need `environment.secrets.refresh_token` to call each other",
-        "'minio.cluster-north' has no entry in `storage_providers`; the platform must know it",
+        "'minio.cluster-north' has no entry in `storage_providers`; outputs there will be refused",
     ]
 
 
@@ -217,6 +217,7 @@ def test_every_kind_of_provider_and_three_clusters_in_one_element() -> None:
     assert [warning.partition(" (")[0] for warning in document.warnings] == [
         "functions.storage_providers",
         "functions.oscar[0].alpha.input[0].storage_provider",
+        "functions.oscar[0].gamma.output[0]",
     ]
 
 

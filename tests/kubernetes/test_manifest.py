@@ -16,7 +16,14 @@ import yaml
 from hypothesis import given
 
 from dispatcher.kubernetes import KubernetesSettings
-from dispatcher.kubernetes.files import DATA_LIMIT, function_files, function_secret, items_map, items_of
+from dispatcher.kubernetes.files import (
+    DATA_LIMIT,
+    function_files,
+    function_secret,
+    items_map,
+    items_of,
+    stores_secret,
+)
 from dispatcher.kubernetes.manifest import (
     NOTE_DIGEST,
     NOTE_ITEMS,
@@ -27,11 +34,12 @@ from dispatcher.kubernetes.manifest import (
     files_name,
     job_manifest,
     label_value,
+    public_digest,
     pull_policy,
 )
 from dispatcher.kubernetes.template import JobTemplate
 from penstock.errors import InvalidInput
-from penstock.model import JobPlan, Volume
+from penstock.model import JobPlan, OtherStore, Volume
 from tests.kubernetes.plans import EVENT, UID, plan, plans
 from tests.kubernetes.plans import items_of as many
 
@@ -237,3 +245,33 @@ def test_what_moves_is_pulled_always(image: str, policy: str) -> None:
 
 def test_dollars_are_doubled() -> None:
     assert escape("$(A) $$ x") == "$$(A) $$$$ x"
+
+
+ARCHIVE = OtherStore(endpoint="https://far", region="r", access_key="Zq9-access", secret_key="Zq9-secret")
+
+
+def test_the_keys_of_other_stores_are_for_the_sidecar_that_sends_outputs_alone() -> None:
+    made = plan(stores={"minio.far": ARCHIVE})
+    job = job_manifest(made, SETTINGS)
+    mounted = {
+        name
+        for name, container in containers(job).items()
+        if any(mount["mountPath"] == "/oscar/stores" for mount in container["volumeMounts"])
+    }
+    assert mounted == {"output"}
+    assert "Zq9" not in json.dumps(job)
+    assert "Zq9" not in json.dumps(function_files(made, SETTINGS))
+    assert "Zq9" not in json.dumps(function_secret(made, SETTINGS))
+    secret = stores_secret(made, SETTINGS)
+    assert secret is not None
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    (volume,) = [one for one in volumes if one["name"] == "other-stores"]
+    assert volume["secret"]["secretName"] == secret["metadata"]["name"]
+    told = msgspec.json.decode(base64.b64decode(secret["data"]["stores.json"]), type=dict[str, OtherStore])
+    assert told == made.stores
+
+
+def test_without_other_stores_there_is_neither_secret_nor_mount_and_the_digest_is_that_of_before() -> None:
+    assert stores_secret(plan(), SETTINGS) is None
+    assert "/oscar/stores" not in json.dumps(job_manifest(plan(), SETTINGS))
+    assert public_digest(plan()) == public_digest(plan(stores={"minio.far": ARCHIVE}))

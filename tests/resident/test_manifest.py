@@ -16,7 +16,7 @@ from gateway.resident import knative, manifest
 from gateway.resident.manifest import Shape, base_name, deployment, files, key_secret
 from gateway.resident.scaling import Bounds
 from penstock.errors import InvalidInput
-from penstock.model import Function, Resources, Volume
+from penstock.model import Function, Resources, StorageIO, Volume
 from tests.testbed.lookup import obtain
 
 SETTINGS = KubernetesSettings(
@@ -100,6 +100,24 @@ def test_the_name_is_of_one_life_and_the_files_are_of_one_content() -> None:
 def test_what_no_cluster_could_run_is_refused_with_a_sentence() -> None:
     with pytest.raises(InvalidInput, match="names no image"):
         deployment(function(image=""), SETTINGS, Shape(), replicas=0)
+
+
+def test_the_keys_of_other_stores_are_for_the_sidecar_alone() -> None:
+    keys = {"endpoint": "https://far", "access_key": "Zq9-access", "secret_key": "Zq9-secret"}
+    made = function(
+        outputs=(StorageIO(provider="minio", provider_id="far", bucket="there"),),
+        storage_providers={"minio": {"far": keys}},
+    )
+    document = deployment(made, SETTINGS, Shape(), replicas=0)
+    found = containers(document)
+    assert "/oscar/stores" in mounts(found["resident"])
+    assert "/oscar/stores" not in mounts(found["oscar-container"])
+    assert "Zq9" not in json.dumps(document)
+    secret = files(made, SETTINGS)[-1]
+    volumes = {one["name"]: one for one in document["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["other-stores"]["secret"]["secretName"] == secret["metadata"]["name"]
+    assert secret["kind"] == "Secret"
+    assert len({one["metadata"]["name"] for one in files(made, SETTINGS) if one["kind"] == "Secret"}) == 2
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,10 @@ class LocalPod:
         (self.job / "plan.json").write_bytes(msgspec.json.encode(public))
         (self.job / "items.json").write_bytes(msgspec.json.encode(plan.items))
         (self.job / "cancel").write_text("")
+        stores = folder / "stores"
+        if plan.stores:
+            stores.mkdir()
+            (stores / "stores.json").write_bytes(msgspec.json.encode(plan.stores))
         (self.secrets / "access_key").write_text(shop.minio.user)
         (self.secrets / "secret_key").write_text(f"{shop.minio.password}\n")
         program = shutil.which(shell[0])
@@ -128,6 +132,7 @@ class LocalPod:
             "PENSTOCK_POD_RUN": str(self.run),
             "PENSTOCK_POD_JOB": str(self.job),
             "PENSTOCK_POD_STORE": str(self.secrets),
+            "PENSTOCK_POD_STORES": str(stores),
             "PENSTOCK_POD_OWN": str(self.own),
             "PENSTOCK_POD_GRACE_S": "0.5",
         }

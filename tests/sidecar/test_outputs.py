@@ -145,16 +145,23 @@ async def test_one_failed_upload_stops_no_other_and_is_named(store: DirectorySto
     assert missing.startswith("taken was not uploaded to results/out/taken: ")
 
 
-@pytest.mark.parametrize(("provider", "identity"), [("s3", "default"), ("webdav", "x"), ("minio", "elsewhere")])
+@pytest.mark.parametrize(
+    ("provider", "identity", "says"),
+    [
+        ("s3", "default", "must have its access_key and secret_key under storage_providers.s3.default"),
+        ("minio", "elsewhere", "must have its endpoint, access_key and secret_key under storage_providers.minio.else"),
+        ("webdav", "x", "outputs can go to stores that speak S3 (minio, s3), and webdav is none"),
+    ],
+)
 async def test_another_provider_is_an_error_and_no_silent_success(
-    store: DirectoryStore, out: Path, provider: str, identity: str
+    store: DirectoryStore, out: Path, provider: str, identity: str, says: str
 ) -> None:
     fill(out, a=b"1")
     other = StorageIO(provider=provider, provider_id=identity, bucket="there")
     published = await publish(store, await prepare(str(out), [OUTPUT, other]), LINEAGE)
     assert [output.key for output in published.outputs] == ["out/a"]
     assert f"{provider}.{identity}:there" in published.missing[0]
-    assert "not available here" in published.missing[0]
+    assert says in published.missing[0]
 
 
 async def test_a_deleted_output_bucket_is_made_again(store: DirectoryStore, out: Path) -> None:
