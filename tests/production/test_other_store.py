@@ -1,5 +1,5 @@
-"""Outputs that leave the installation, on the real node: with keys that may write there and nothing else, which user code
-does not see.
+"""Outputs that leave the installation, on the real node: with keys that may write there and nothing else, and that user
+code does not see.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ pytestmark = [pytest.mark.components, pytest.mark.slow, pytest.mark.asyncio(loop
 
 #: What its container sees, beside the input.
 SCRIPT = """cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/"
-{ env; cat /proc/mounts; find /oscar -path "$TMP_OUTPUT_DIR" -prune -o -type f -exec cat {} + ; } >"$TMP_OUTPUT_DIR/seen" 2>/dev/null
+exec >"$TMP_OUTPUT_DIR/seen" 2>/dev/null
+env
+cat /proc/mounts
+find /oscar -path "$TMP_OUTPUT_DIR" -prune -o -type f -exec cat {} +
+true
 """
 
 

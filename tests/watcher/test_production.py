@@ -289,11 +289,16 @@ async def test_the_counters_of_the_store_are_read_with_our_own_account(stage: St
 
 
 async def test_a_second_target_without_a_queue_has_a_path_of_its_own(stage: Stage) -> None:
-    async with stage.running(hint=False, quick_arn=stage.minio.KAFKA_ARN) as running:
+    async with stage.running(hint=False, quick_arn=stage.minio.QUICK_ARN) as running:
         assert {rule.arn for rule in await stage.notifications.get(stage.bucket)} == {
             stage.minio.WEBHOOK_ARN,
-            stage.minio.KAFKA_ARN,
+            stage.minio.QUICK_ARN,
         }
+        await stage.put("in/twice")
+        await stage.told("in/twice")
+        # Both targets told of it, and it stands in the log once.
+        await stage.metric_is("repeats_total", lambda count: count >= 1)
+        assert [event.key for event in await stage.events()] == ["in/twice"]
         url = f"http://{running.address}/quick"
         async with aiohttp.ClientSession() as session, session.post(url, data=b"rubbish") as answer:
             assert answer.status == 200
