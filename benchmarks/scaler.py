@@ -15,19 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from benchmarks.harness import Report, main, median, percentile
 from penstock.adapters.kubernetes import KubernetesClient, from_kubeconfig
 from scaler.configuration import parse_fleet
 from scaler.engine import decide
-from scaler.model import Amounts, Node, NodeState, Pod, PodSpec, Snapshot, Taint, View
+from scaler.model import Amounts, Node, NodeState, Pod, PodSpec, Snapshot, View
 from scaler.pools import Fleet, Options, Pool
 from scaler.simulate.generate import KINDS, generate
 from scaler.simulate.options import SimulationOptions
 from scaler.simulate.quality import EXAMPLE_POOLS
 from scaler.simulate.run import simulate
-from tests.scaler.cluster.whole import Watcher, create_pods, delete_pods, life, until, watching
+from tests.scaler.cluster.process import ScalerProcess, scaler_process
+from tests.scaler.cluster.whole import Watcher, create_pods, delete_pods, watching
 from tests.testbed.bed import Bed
 
 NOW = 1_800_000_000_000
@@ -36,6 +40,17 @@ PODS_PER_NODE = 30
 #: Thirty pods of the ten shapes fill it, so that what waits needs nodes of its own.
 RESOURCES: Amounts = (("cpu", 22_000), ("memory", 64 * GIB), ("pods", 110))
 BATCH_IDLE_S = 1.0
+#: A wait ends the benchmark after this long, and when nothing moved for so long; it tells how far it is so often.
+LIMIT_S, STALL_S, TELL_S = 3600.0, 600.0, 60.0
+DECISION = "penstock_scaler_decision_seconds"
+POOLS = """
+pools:
+  - {{name: bench, driver: bench, name_pattern: "bench-{{n}}", max: {most}, boot: 1s, idle: 5s,
+     resources: {{cpu: 31, memory: 64Gi}}, labels: {{penstock.test/scaled: "yes"}},
+     taints: [{{key: penstock.test/scaler}}]}}
+drivers:
+  bench: {{type: kwok}}
+"""
 
 
 def run(report: Report) -> None:
@@ -43,7 +58,7 @@ def run(report: Report) -> None:
     _memory(report)
     _year(report)
     _quality(report)
-    asyncio.run(_cluster(report))
+    asyncio.run(_cluster(report, 100 if report.small else 1000))
 
 
 def snapshot(nodes: int) -> tuple[Snapshot, Fleet]:
@@ -110,60 +125,124 @@ def peak() -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-async def _cluster(report: Report) -> None:
-    nodes = 100 if report.small else 1000
-    pods = nodes * PODS_PER_NODE
+async def _cluster(report: Report, nodes: int) -> None:
     bed = Bed()
     try:
         bed.kubernetes.options.fast_controllers = True
         await bed.start("kwok")
         await bed.kubernetes.make_namespace("bench")
-        await _measure(report, bed, nodes, pods)
+        config = bed.kubernetes.kubeconfig_of("admin", bed.kubernetes.direct_url)
+        client = KubernetesClient(from_kubeconfig(config))
+        # The scaler is a process of its own, as it is for users: its memory and its requests are its alone. Without a
+        # Lease: where all that a cluster is shares two processors, a renewal may be late, and nobody starts it again.
+        settings = {"PENSTOCK_SCALER_SETTLE_S": "3", "PENSTOCK_SCALER_LEASE": "false"}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                async with (
+                    watching(config, namespace="bench", driver="bench") as watcher,
+                    scaler_process(
+                        config, Path(folder), POOLS.format(most=nodes + 40), namespace="bench", settings=settings
+                    ) as scaler,
+                ):
+                    await _there_and_back(report, Run(report, client, watcher, scaler), nodes * PODS_PER_NODE)
+        finally:
+            await client.close()
     finally:
         await asyncio.to_thread(bed.close)
 
 
-async def _measure(report: Report, bed: Bed, nodes: int, pods: int) -> None:
-    config = bed.kubernetes.kubeconfig_of("admin", bed.kubernetes.direct_url)
-    pool = Pool(
-        name="bench",
-        driver="kwok",
-        name_pattern="bench-{n}",
-        max=nodes + 40,
-        resources=(("cpu", 31_000), ("memory", 64 * GIB), ("pods", 110)),
-        labels=(("penstock.test/scaled", "yes"),),
-        taints=(Taint("penstock.test/scaler"),),
-        idle_ms=5_000,
-        boot_ms=1_000,
+@dataclass
+class Run:
+    report: Report
+    client: KubernetesClient
+    watcher: Watcher
+    scaler: ScalerProcess
+
+    async def until(self, what: str, left: Callable[[], int], *, seconds: float = LIMIT_S) -> None:
+        """Wait until nothing of `what` is left. Ends the benchmark with a sentence at the deadline, when nothing moves
+        for `STALL_S`, and when the scaler ends.
+        """
+        began = moved = told = time.monotonic()
+        least = left()
+        while (now_left := left()) > 0:
+            now = time.monotonic()
+            if now_left < least:
+                least, moved = now_left, now
+            if now - told > TELL_S:
+                told = now
+                print(f"    after {now - began:.0f} s: {now_left} {what}", flush=True)
+            if self.scaler.ended:
+                last = "".join(self.scaler.other[-5:]).strip() or str(self.scaler.said[-1:])
+                sys.exit(f"the scaler ended after {now - began:.0f} s, with {now_left} {what}: {last}")
+            if now - began > seconds or now - moved > STALL_S:
+                still = f"for {now - moved:.0f} s nothing moved" if now - moved > STALL_S else "time is up"
+                why = "; ".join(str(one.get("error", one)) for one in self.scaler.actions("order_waits")[-1:])
+                sys.exit(
+                    f"after {now - began:.0f} s: {now_left} {what}, and {still}. Orders that wait: {why or 'none'}"
+                )
+            await asyncio.sleep(0.1)
+
+
+async def _there_and_back(report: Report, run: Run, pods: int) -> None:
+    watcher = run.watcher
+    began = time.monotonic()
+    await create_pods(run.client, "bench", pods)
+    created = time.monotonic() - began
+    await run.until("pods do not run yet", lambda: pods - len(watcher.bound))
+    up = len(watcher.nodes)
+    report.add(
+        "up_s", time.monotonic() - began, "s", beside=f"0 to {up} nodes, {pods} pods running; made in {created:.0f} s"
     )
-    client = KubernetesClient(from_kubeconfig(config))
-    fleet = Fleet(pools=(pool,), options=Options())
-    try:
-        async with (
-            watching(config, namespace="bench", driver="bench") as watcher,
-            life(config, fleet, namespace="bench", driver="bench") as one,
-        ):
-            began = time.monotonic()
-            await create_pods(client, "bench", pods)
-            await until("all pods run", lambda: len(watcher.bound) >= pods, seconds=3600)
-            report.note(f"0 to {len(watcher.nodes)} nodes and {pods} pods running: {time.monotonic() - began:.0f} s")
-            single = await _singles(client, watcher, count=20)
-            report.add(
-                "unschedulable_to_order_p95_s",
-                max(0.0, percentile(single, 0.95) - BATCH_IDLE_S),
-                "s",
-                target="<= 2",
-                beside=f"after the window of {BATCH_IDLE_S:g} s; {len(single)} pods one by one beside {pods} that run",
-            )
-            began = time.monotonic()
-            await delete_pods(client, "bench")
-            await until("no node is left", lambda: not watcher.nodes, seconds=3600)
-            report.note(
-                f"back to 0 nodes: {time.monotonic() - began:.0f} s; running pods killed: {len(watcher.killed)}; "
-                f"decisions: {one.service.decisions}"
-            )
-    finally:
-        await client.close()
+    single = await _singles(run, count=20)
+    report.add(
+        "unschedulable_to_order_p95_s",
+        max(0.0, percentile(single, 0.95) - BATCH_IDLE_S),
+        "s",
+        target="<= 2",
+        beside=f"after the window of {BATCH_IDLE_S:g} s; {len(single)} pods one by one beside {pods} that run",
+    )
+    await _back(report, run)
+
+
+async def _back(report: Report, run: Run) -> None:
+    """All pods end but those that stay, then these: at the end there is no node."""
+    watcher, scaler = run.watcher, run.scaler
+    staying = {uid: watcher.bound[uid] for uid, pod in watcher.pods.items() if pod.metadata.labels.get("stays")}
+    before, whole, began = await scaler.metrics(), len(watcher.nodes), time.monotonic()
+    needed = set(staying.values())
+    await delete_pods(run.client, "bench", selector="!stays")
+    deleted = time.monotonic() - began
+    await run.until("nodes without work are left", lambda: len(watcher.nodes.keys() - needed))
+    emptied = time.monotonic() - began
+    lost = [uid for uid, node in staying.items() if watcher.bound.get(uid) != node]
+    report.add(
+        "back_s",
+        emptied,
+        "s",
+        beside=f"{whole} nodes to the {len(needed)} with work; pods deleted in {deleted:.0f} s of it",
+    )
+    await delete_pods(run.client, "bench")
+    await run.until("nodes are left", lambda: len(watcher.nodes))
+    report.add("back_to_zero_s", time.monotonic() - began, "s", beside=f"{whole} nodes to none")
+    report.add(
+        "pods_killed",
+        len(watcher.killed) + len(lost),
+        target="= 0",
+        beside=f"seen by an outsider; {len(staying)} pods went on running beside the removals",
+    )
+    after = await scaler.metrics()
+    asked = _answered(after) - _answered(before)
+    report.add(
+        "requests_per_removal", asked / whole, beside=f"{asked:.0f} to the API server, lists and journal among them"
+    )
+    decisions = after[f"{DECISION}_count"] - before[f"{DECISION}_count"]
+    mean = (after[f"{DECISION}_sum"] - before[f"{DECISION}_sum"]) / max(1.0, decisions)
+    report.add("scaler_peak_mb", scaler.peak_mb(), "MB", beside="the scaler's process, over all of it")
+    report.note(f"the way back: {decisions:.0f} decisions of {mean * 1000:.0f} ms on average, writing included")
+
+
+def _answered(metrics: dict[str, float]) -> float:
+    return sum(value for name, value in metrics.items() if name.startswith("penstock_kubernetes_requests_total"))
 
 
 def _year(report: Report) -> None:
@@ -180,28 +259,27 @@ def _year(report: Report) -> None:
     report.add("simulate_year_s", max(took.values()), "s", target="" if report.small else "< 60", beside=beside)
 
 
-def _more(watcher: Watcher, known: int) -> bool:
-    return len(watcher.made_at) > known
-
-
-def _bound(watcher: Watcher, known: set[str]) -> bool:
-    return bool(watcher.bound.keys() - known)
-
-
-async def _singles(client: KubernetesClient, watcher: Watcher, *, count: int) -> list[float]:
-    """Pods that each need a whole node, one after the other: seconds from unschedulable to the node's object."""
-    took = []
+async def _singles(run: Run, *, count: int) -> list[float]:
+    """Pods that each need a whole node, one after the other: seconds from unschedulable to the node's object. They stay
+    while the others go.
+    """
+    took, watcher = [], run.watcher
     for number in range(count):
-        known, uids = len(watcher.made_at), set(watcher.pods)
-        before = set(watcher.made_at)
-        await create_pods(client, "bench", 1, prefix=f"single-{number}", cpu="31")
-        await until("the node is made", partial(_more, watcher, known), seconds=300)
-        await until("the pod runs", partial(_bound, watcher, uids), seconds=300)
+        uids, before = set(watcher.pods), set(watcher.made_at)
+        await create_pods(run.client, "bench", 1, prefix=f"single-{number}", cpu="31", labels={"stays": "yes"})
+        bound = partial(_unbound, watcher, uids)
+        await run.until("pods that need a node of their own wait", bound, seconds=300)
         (pod,) = watcher.pods.keys() - uids
-        if pod in watcher.unschedulable_at:  # else a node had room for it after all
-            made = min(watcher.made_at[uid] for uid in watcher.made_at.keys() - before)
-            took.append(made - watcher.unschedulable_at[pod])
+        made = [watcher.made_at[uid] for uid in watcher.made_at.keys() - before]
+        if made and pod in watcher.unschedulable_at:  # else a node had room for it after all
+            took.append(min(made) - watcher.unschedulable_at[pod])
+    if not took:
+        sys.exit(f"none of {count} pods needed a node of its own, so nothing was measured")
     return took
+
+
+def _unbound(watcher: Watcher, known: set[str]) -> int:
+    return 0 if watcher.bound.keys() - known else 1
 
 
 def _quality(report: Report) -> None:

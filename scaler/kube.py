@@ -29,6 +29,7 @@ _MIRROR = "kubernetes.io/config.mirror"
 #: "true" on either: the pod may be evicted when its node is to go.
 EVICTABLE = ("penstock.dev/evictable", "cluster-autoscaler.kubernetes.io/safe-to-evict")
 _FINISHED = frozenset({"Succeeded", "Failed"})
+_NOTHING = PodSpec()
 
 
 class OwnerObject(msgspec.Struct):
@@ -134,6 +135,22 @@ class PodObject(msgspec.Struct):
     status: PodStatus = msgspec.field(default_factory=PodStatus)
 
 
+class BoundSpec(msgspec.Struct):
+    nodeName: str = ""  # noqa: N815
+
+
+class BoundStatus(msgspec.Struct):
+    phase: str = ""
+
+
+class BoundObject(msgspec.Struct):
+    """Of a pod only what tells whether its node may go."""
+
+    metadata: PodMeta
+    spec: BoundSpec = msgspec.field(default_factory=BoundSpec)
+    status: BoundStatus = msgspec.field(default_factory=BoundStatus)
+
+
 class NodeMeta(msgspec.Struct):
     name: str
     uid: str = ""
@@ -198,6 +215,15 @@ def pod_of(found: PodObject, specs: dict[PodSpec, PodSpec]) -> Pod | None:
         gang_size=_count(labels.get(GANG_SIZE_LABEL)),
         gang_per_node=_count(labels.get(GANG_PER_NODE_LABEL)),
     )
+
+
+def bound_pod(found: BoundObject) -> Pod | None:
+    """None when it has finished. What it asks for is left out."""
+    if found.status.phase in _FINISHED:
+        return None
+    meta = found.metadata
+    name = f"{meta.namespace}/{meta.name}"
+    return Pod(uid=meta.uid, name=name, node=found.spec.nodeName, spec=_NOTHING, kind=_kind(meta))
 
 
 def _spec(spec: PodSpecObject) -> PodSpec:

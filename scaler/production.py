@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from penstock.adapters.kubernetes import KubernetesClient, LeaderLease
-from penstock.errors import InvalidInput
+from penstock.errors import InvalidInput, Unavailable
 from penstock.ports import EventLog
 from penstock.probes import serving, split_address
 from penstock.production import check_service
@@ -125,10 +125,14 @@ class Running:
                     await self._lease.step_down()
 
     async def _hold(self, lease: LeaderLease) -> None:
-        """Ends when the lease is lost: the process ends then, and the next life begins as a standby."""
+        """Raises Unavailable when the lease is lost: the process ends then, and the next life begins as a standby."""
         await lease.acquire()
         self._active.set()
         await lease.hold()
+        raise Unavailable(
+            "the Lease was not renewed in time, so another scaler may lead by now: start again, as a standby; when it "
+            "happens often, the API server or this process is too busy"
+        )
 
     async def _scale(self) -> None:
         """Nothing is read of the stored state before this is the one that writes it."""

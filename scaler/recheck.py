@@ -89,7 +89,7 @@ def _removal(order: NodeOrder, node: Node | None, pool: Pool, snapshot: Snapshot
         promised = node.state is NodeState.DRAINING and reservation.node == node.name
         if promised and reservation.until_ms > snapshot.now_ms:
             return f"node {node.name} was promised to {len(reservation.owners)} waiting"
-    if node.state is NodeState.DRAINING:
+    if node.state is NodeState.DRAINING and pool.min:
         left = sum(other.pool == pool.name and other.state in _STAYING for other in snapshot.nodes)
         if left < pool.min:
             return f"pool {pool.name} would fall below its minimum of {pool.min} nodes"

@@ -223,6 +223,11 @@ def called_off(state: State, order: NodeOrder, now_ms: int, fleet: Fleet, *, why
 
 def dropped(state: State, order: NodeOrder) -> State:
     """The order is over whatever became of it."""
+    pending = state.orders.get(order.node)
+    if pending is not None and pending.order.key == order.key:
+        orders = dict(state.orders)  # a copy costs a tenth of looking through all, which a thousand in a row would
+        del orders[order.node]
+        return replace(state, orders=orders)
     return replace(state, orders={name: one for name, one in state.orders.items() if one.order.key != order.key})
 
 

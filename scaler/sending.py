@@ -8,13 +8,15 @@ journal. So a turn after a crash does the same as the next turn without one. Eve
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 from msgspec.structs import replace
 
-from penstock.errors import Conflict, PenstockError, Unavailable
+from penstock.errors import Conflict, NotFound, PenstockError, Unavailable
 from penstock.ports import NodeAdd, NodeTarget, OrderAnswer, Outcome, StopHow
 from scaler import records
 from scaler.aside import Aside
@@ -24,13 +26,18 @@ from scaler.machines import Machines
 from scaler.model import Node, NodeOrder, NodeState, OrderKind, PodKind, Snapshot, View
 from scaler.observe import fresh
 from scaler.pools import Fleet, Pool
+from scaler.reading import Fresh
 from scaler.recheck import recheck, recheck_starts
 from scaler.records import Pending
 from scaler.safety import judge
 from scaler.timing import Timing
-from scaler.world import Fresh, World
+from scaler.together import Together
+from scaler.world import World
 
 log = structlog.get_logger("scaler")
+
+#: Nodes being cordoned at once: half of what a client has under way.
+_CORDONS = 16
 
 
 class Told(Protocol):
@@ -78,6 +85,10 @@ class Sender:
         #: Orders that may have reached their driver: sent in this life, or written by an earlier one.
         self._perhaps_sent: set[str] = set()
         self._later: dict[str, int] = {}
+        #: What is ready for the same call of the same driver.
+        self._together: defaultdict[tuple[str, str], Together] = defaultdict(Together)
+        #: A thousand at once would hold up whatever else is asked of the API server.
+        self._cordons = asyncio.Semaphore(_CORDONS)
 
     def begin(self) -> None:
         """The journal was opened: nobody knows how far an earlier life got with what it wrote."""
@@ -199,57 +210,54 @@ class Sender:
         node = self._journal.state.node(order.node)
         if node is None or not records.current(node, order):
             return
+        seen: Fresh | None
         if node.state is NodeState.STOPPING:
             # Written, and perhaps sent, by an earlier life or an earlier try.
             seen = await self._world.read(order.node)
             if any(pod.kind is PodKind.WORK for pod in seen.pods):
                 await self._refuse(order, "pods run on it")
                 return
-        elif not await self._cleared(order, node, pool):
-            return
-        if not self._may_send():
-            return
-        state = await self._journal.change(lambda state: records.powering_off(state, order, self._clock(), self._fleet))
-        node = state.node(order.node)
-        if node is not None:
-            await self._power_off(order, node, pool)
+        else:
+            seen = await self._cleared(order, node, pool)
+        if seen is not None:
+            await self._power_off(order, node, pool, seen)
 
-    async def _cleared(self, order: NodeOrder, node: Node, pool: Pool) -> bool:
-        """Cordoned, looked at afresh, emptied and allowed: it may lose its power now."""
+    async def _cleared(self, order: NodeOrder, node: Node, pool: Pool) -> Fresh | None:
+        """Cordoned, looked at afresh, emptied and allowed: it may lose its power now, by what is returned."""
         cordoned_ms = self._cordoned.get(order.key)
         if cordoned_ms is None:
             cordoned_ms = await self._cordon(order)
         settled_ms = cordoned_ms + self._timing.settle_ms
         if self._clock() < settled_ms:
             self._due(settled_ms)
-            return False
+            return None
         seen = await self._world.read(order.node)
         if not records.stands(self._journal.state, order):
-            return False  # withdrawn while the node was read, which takes long where the API server is busy
+            return None  # withdrawn while the node was read, which takes long where the API server is busy
         snapshot = self._with(seen)
         verdict = judge(snapshot, self._fleet)
         if verdict.wake(pool):
-            return False  # looked at again when the views are good
+            return None  # looked at again when the views are good
         why = recheck(order, snapshot, self._fleet, cordoned_ms=cordoned_ms)
         if not why and pool.made and self._foreign(node, pool):
             why = f"the machine of {node.name} does not carry this scaler's mark"
         if why:
             await self._release(order, why, hold_ms=0 if "pods run" in why else self._timing.hold_ms)
-            return False
+            return None
         if not await self._emptied(order, seen):
-            return False
+            return None
         if veto := await self._veto(Happening.PRE_POWEROFF, order):
             await self._release(order, veto, hold_ms=self._timing.hold_ms)
-            return False
-        return True
+            return None
+        return seen
 
     async def _cordon(self, order: NodeOrder) -> int:
         """Returns when it was."""
         try:
-            await self._world.cordon(order.node)
-        except PenstockError as error:
-            if error.code != "not_found":
-                raise
+            async with self._cordons:
+                await self._world.cordon(order.node)
+        except NotFound:
+            pass
         # After the acknowledgement: what is read from now on is newer than the cordon.
         now = self._cordoned[order.key] = self._clock()
         return now
@@ -305,19 +313,29 @@ class Sender:
             lambda state: records.answered(state, order, answer, self._clock(), self._fleet, of_pool=False)
         )
 
-    async def _power_off(self, order: NodeOrder, node: Node, pool: Pool) -> None:
-        driver = self._drivers[pool.driver]
-        try:
-            if order.kind is OrderKind.REMOVE:
-                answers = await driver.remove([self._target(order)])
-            else:
-                # What did not go off when it was asked to is cut off.
-                how = StopHow.HARD if node.failures_off else StopHow.SOFT
-                answers = await driver.stop([self._target(order)], how)
-        except PenstockError as error:
-            await self._lost([order], error)
-            return
-        await self._answered([order], answers)
+    async def _power_off(self, order: NodeOrder, node: Node, pool: Pool, seen: Fresh) -> None:
+        driver, call, kind = self._drivers[pool.driver], self._drivers[pool.driver].remove, "remove"
+        if order.kind is not OrderKind.REMOVE:
+            # What did not go off when it was asked to is cut off.
+            how = StopHow.HARD if node.failures_off else StopHow.SOFT
+            call, kind = partial(driver.stop, how=how), f"stop {how.value}"
+        together, ready = self._together[driver.name, kind], partial(self._written, order, seen)
+        outcome = await together.ask(call, self._target(order), ready=ready)
+        if outcome is None:
+            self._due(self._clock())  # looked at afresh
+        elif isinstance(outcome, PenstockError):
+            await self._lost([order], outcome)
+        else:
+            await self._answered([order], [outcome])
+
+    async def _written(self, order: NodeOrder, seen: Fresh) -> bool:
+        """Written down as going off, in the last moment. False = it waited so long for others that what was seen of it
+        is too old, or another scaler leads by now.
+        """
+        if not self._may_send() or self._clock() - seen.asked_ms > self._fleet.options.fresh_ms:
+            return False
+        await self._journal.change(lambda state: records.powering_off(state, order, self._clock(), self._fleet))
+        return True
 
     # Answers
 

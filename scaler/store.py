@@ -98,7 +98,8 @@ class ConfigMapStore:
         """As `Store.save`."""
         document = self._document(state)
         try:
-            made = await self._client.send("PUT", f"{self._collection}/{self._name}", document)
+            # Decisions wait for it, and thousands of requests of removals under way would be before it.
+            made = await self._client.send("PUT", f"{self._collection}/{self._name}", document, urgent=True)
         except Conflict as error:
             # A first try may have got through although its answer was lost: then what is there is ours.
             found = await self._read()

@@ -8,7 +8,7 @@ going again for a moment, because what happened meanwhile is still being told th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -16,14 +16,15 @@ import msgspec
 from penstock.adapters.kubernetes import KubernetesClient
 from penstock.adapters.kubernetes.client import MERGE_PATCH, encode
 from penstock.adapters.kubernetes.trouble import DisruptionRefused, Pushback
-from penstock.adapters.kubernetes.watching import Change, Follower, ListOf, Snapshot
-from penstock.errors import Conflict, Corrupt, NotFound, Unavailable
+from penstock.adapters.kubernetes.watching import Change, Follower, Snapshot
+from penstock.errors import Conflict, NotFound
 from scaler.kube import REMOVING_TAINT, Mark, NodeObject, PodObject, mark_of, pod_of, sighting_of
 from scaler.model import Pod, PodSpec, View
 from scaler.observe import Sighting
 from scaler.predicates import STEER_TAINT
+from scaler.reading import PODS, Fresh, NodeReads, PodLists
 
-NODES, PODS = "/api/v1/nodes", "/api/v1/pods"
+NODES = "/api/v1/nodes"
 #: A quiet watch is renewed this often: half of the age at which the engine stops trusting a view.
 WATCH_S = 12
 #: What happened during a break is told within this time after the watch goes again.
@@ -44,15 +45,6 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     marks: dict[str, Mark]
 
 
-class Fresh(msgspec.Struct, frozen=True, kw_only=True):
-    """One node, read past every cache."""
-
-    #: Before it was asked: what happened later may be missing.
-    asked_ms: int
-    exists: bool
-    pods: tuple[Pod, ...] = ()
-
-
 class World(Protocol):
     """What the service needs of a cluster. Every write is idempotent and raises Unavailable, Forbidden."""
 
@@ -63,7 +55,7 @@ class World(Protocol):
         ...
 
     async def read(self, name: str) -> Fresh:
-        """The node and all pods bound to it, newer than every write acknowledged so far. Raises Unavailable."""
+        """The pods bound to the node, newer than every write acknowledged so far. Raises Unavailable."""
         ...
 
     async def cordon(self, name: str) -> None:
@@ -127,11 +119,14 @@ class KubernetesWorld:
         self._specs: dict[PodSpec, PodSpec] = {}
         self._changed: Callable[[bool], None] = _nobody
         self._decode_node = msgspec.json.Decoder(NodeObject).decode
-        self._decode_pods = msgspec.json.Decoder(ListOf[PodObject]).decode
+        self._reads = NodeReads(PodLists(client, watched=self._known), clock=clock)
 
     def listen(self, changed: Callable[[bool], None]) -> None:
         """As `World.listen`."""
         self._changed = changed
+
+    def _known(self) -> Iterable[Pod]:
+        return self._bodies.values()
 
     def loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The endless loops that keep the views; whoever composes the service runs them."""
@@ -198,17 +193,7 @@ class KubernetesWorld:
 
     async def read(self, name: str) -> Fresh:
         """As `World.read`."""
-        asked = self._clock()
-        exists = await self._node(name) is not None
-        data = await self._client.request("GET", PODS, params={"fieldSelector": f"spec.nodeName={name}"})
-        try:
-            found = self._decode_pods(data)
-        except msgspec.DecodeError as error:
-            raise Corrupt(f"the pods of node {name} cannot be read: {error}") from error
-        if found.metadata.continue_:
-            raise Unavailable(f"the list of pods of node {name} is not whole")
-        pods = (pod_of(one, {}) for one in found.items)
-        return Fresh(asked_ms=asked, exists=exists, pods=tuple(pod for pod in pods if pod is not None))
+        return await self._reads.read(name)
 
     async def _node(self, name: str) -> NodeObject | None:
         try:

@@ -22,11 +22,12 @@ from scaler.machines import Machines
 from scaler.model import Pod, PodKind, View
 from scaler.observe import POOL_LABEL, Sighting
 from scaler.pools import Fleet
+from scaler.reading import Fresh
 from scaler.records import State
 from scaler.service import ScalerService
 from scaler.store import packed, unpacked
 from scaler.timing import Timing
-from scaler.world import Fresh, Seen
+from scaler.world import Seen
 from tests.scaler.building import NOW, make_pod, make_spec
 
 CPU = 8000
@@ -250,7 +251,7 @@ class PlayedCluster:
     async def read(self, name: str) -> Fresh:
         self._write()
         pods = tuple(pod for pod in self.pods.values() if pod.node == name)
-        return Fresh(asked_ms=self._clock(), exists=name in self.objects, pods=pods)
+        return Fresh(asked_ms=self._clock(), pods=pods)
 
     async def cordon(self, name: str) -> None:
         self._write()

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from scaler.control import Happening, HookEvent
 from scaler.model import NodeState, PodKind
 from scaler.pools import Fleet, Spare
+from scaler.reading import Fresh
 from scaler.records import released
-from scaler.world import Fresh
 from tests.scaler.building import MINUTE, make_fleet, make_pod, make_pool, make_spec
 from tests.scaler.play import Play
 
@@ -238,9 +238,12 @@ async def test_c1_w3_a_provider_that_does_not_answer_is_not_an_empty_one() -> No
     await play.live(200)
     assert play.on() == before
     assert any("driver simulated" in alarm for alarm in play.service.alarms())
+    told = play.service.metrics.registry.get_sample_value
+    assert told("penstock_scaler_alarms") == len(play.service.alarms())
     play.cloud.down = False
     await play.live(20)
     assert not play.service.alarms()
+    assert told("penstock_scaler_alarms") == 0
 
 
 async def test_c3_a_lost_answer_makes_no_second_node() -> None:

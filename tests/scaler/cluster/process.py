@@ -60,6 +60,18 @@ class ScalerProcess:
         async with aiohttp.ClientSession() as http, http.get(f"{self.address('start')}/ready") as answer:
             return answer.status == 200
 
+    async def metrics(self) -> dict[str, float]:
+        """Every sample by its name and labels, as the text has them."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.address('start')}/metrics") as answer:
+            text = await answer.text()
+        samples = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
+    def peak_mb(self) -> float:
+        """The most memory that it ever had resident."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+
     def pause(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
 

@@ -142,11 +142,17 @@ async def test_c1_c3_the_api_server_is_cut_and_the_scaler_killed_and_nothing_is_
 
 
 async def test_a_hundred_nodes_for_three_thousand_pods_and_back(kubernetes: Kubernetes, kwok: Kwok) -> None:
-    async with stage(kubernetes, "hundred", largest=100) as (_, watcher, client, _):
+    async with stage(kubernetes, "hundred", largest=100) as (one, watcher, client, _):
         await create_pods(client, "hundred", 3000)
         await until("all pods run", lambda: len(watcher.bound) == 3000, seconds=600)
         assert len(watcher.nodes) == 94
+        one.client.asked.clear()
         await delete_pods(client, "hundred")
         await until("no node is left", lambda: not watcher.nodes, seconds=600)
         assert watcher.killed == []
         assert len(watcher.ever) == 94, "no node was made twice"
+        asked = one.client.asked
+        # Two to steer, two to cordon, two of the driver; its lists and the journal are shared.
+        assert asked.total() < 94 * 10, asked
+        # Each is looked at afresh, and those that are ready at the same time share a list.
+        assert asked["GET pods"] <= 94 + 10, asked

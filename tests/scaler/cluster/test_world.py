@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -17,9 +18,12 @@ import pytest
 from penstock.adapters.kubernetes import ClientSettings, KubernetesClient, from_kubeconfig
 from penstock.errors import NotFound
 from scaler.__main__ import main
+from scaler.model import PodKind
 from scaler.production import now_ms
+from scaler.reading import PodLists
 from scaler.world import KubernetesWorld
-from tests.scaler.cluster.whole import pod, until
+from tests.scaler.building import make_pod
+from tests.scaler.cluster.whole import CountingClient, delete_pods, pod, until
 from tests.testbed.bed import Bed
 from tests.testbed.kubernetes import Kubernetes
 from tests.testbed.kwok import Kwok
@@ -96,10 +100,88 @@ async def test_c2_the_fresh_read_sees_a_pod_at_once(kubernetes: Kubernetes) -> N
         await client.send("POST", "/api/v1/namespaces/fresh/pods", pod("late", nodeName="fresh"))
         seen = await world.read("fresh")
         assert [one.name for one in seen.pods] == ["fresh/late"]
-        assert seen.exists
-        assert not (await world.read("nobody")).exists
+        assert (await world.read("nobody")).pods == ()
         await client.request("DELETE", "/api/v1/namespaces/fresh/pods/late", b'{"gracePeriodSeconds": 0}')
         await client.request("DELETE", "/api/v1/nodes/fresh")
+
+
+async def _bind(client: KubernetesClient, node: str, name: str, *, phase: str = "", **meta: Any) -> None:
+    """`name` with its namespace; `node` "" = bound nowhere."""
+    namespace, _, name = name.partition("/")
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    document = pod(name, nodeName=node) if node else pod(name)
+    document["metadata"] |= meta
+    await client.send("POST", path, document)
+    if phase:
+        body = msgspec.json.encode({"status": {"phase": phase}})
+        await client.request("PATCH", f"{path}/{name}/status", body, content_type="application/merge-patch+json")
+
+
+@contextlib.asynccontextmanager
+async def _nodes(kubernetes: Kubernetes, namespace: str, count: int) -> AsyncIterator[list[str]]:
+    await kubernetes.make_namespace(namespace)
+    names = [f"{namespace}-{number}" for number in range(count)]
+    client = KubernetesClient(from_kubeconfig(kubernetes.kubeconfig))
+    try:
+        for name in names:
+            await client.send("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"of": namespace}}})
+        yield names
+    finally:
+        await delete_pods(client, namespace)
+        await client.request("DELETE", "/api/v1/nodes", params={"labelSelector": f"of={namespace}"})
+        await client.close()
+
+
+@pytest.mark.components
+async def test_c13_one_list_of_all_pods_says_of_each_node_what_its_own_list_says(kubernetes: Kubernetes) -> None:
+    async with _nodes(kubernetes, "lists", 5) as names, opened(kubernetes.kubeconfig) as (_, client):
+        for number, name in enumerate(names[:4]):
+            for index in range(number + 1):
+                await _bind(client, name, f"lists/work-{number}-{index}")
+        await _bind(client, names[0], "lists/done", phase="Succeeded")
+        await _bind(client, names[0], "lists/broken", phase="Failed")
+        await _bind(client, names[1], "lists/movable", annotations={"penstock.dev/evictable": "true"})
+        owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "d", "controller": True}
+        await _bind(client, names[2], "lists/daemon", ownerReferences=[owner])
+        await _bind(client, "", "lists/unbound")
+        lists = PodLists(client, page=3)
+        found = await lists.many(names)
+        told = {name: sorted((one.name, one.kind) for one in pods) for name, pods in found.items()}
+        assert told == {name: sorted((one.name, one.kind) for one in await lists.one(name)) for name in names}
+        assert [len(pods) for pods in told.values()] == [1, 3, 4, 4, 0]
+        assert ("lists/movable", PodKind.MOVABLE) in told[names[1]]
+        assert ("lists/daemon", PodKind.DAEMON) in told[names[2]]
+        late = make_pod("told-by-the-watch", node=names[4])
+        newest = await PodLists(client, watched=lambda: [late]).many(names)
+        assert [one.uid for one in newest[names[4]]] == ["told-by-the-watch"]
+
+
+@pytest.mark.components
+async def test_c2_c13_reads_that_share_lists_see_every_pod_that_was_there_before_they_were_asked(
+    kubernetes: Kubernetes,
+) -> None:
+    """Fifty at once, each right after a pod was bound to its node; the lists are counted."""
+    rounds = 4
+    async with _nodes(kubernetes, "shared", 50) as names:
+        client = CountingClient(from_kubeconfig(kubernetes.kubeconfig))
+        try:
+            world = KubernetesWorld(client, clock=now_ms)  # its watches do not run: nothing but lists tells it
+
+            async def check(node: str) -> None:
+                for number in range(rounds):
+                    await _bind(client, node, f"shared/{node}-{number}")
+                    seen = {one.name for one in (await world.read(node)).pods}
+                    assert seen == {f"shared/{node}-{before}" for before in range(number + 1)}
+
+            async with asyncio.TaskGroup() as group:
+                for name in names:
+                    group.create_task(check(name))
+            client.asked.clear()
+            await asyncio.gather(*(world.read(name) for name in names))
+            assert client.asked["GET pods"] == 1, "200 pods are one page, and one list is for all"
+            assert client.asked["GET nodes"] == 0
+        finally:
+            await client.close()
 
 
 @pytest.mark.components

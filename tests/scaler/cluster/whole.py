@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.adapters.kubernetes import ClientSettings, KubernetesClient, from_kubeconfig
+from penstock.adapters.kubernetes import Access, ClientSettings, KubernetesClient, from_kubeconfig
 from penstock.adapters.kubernetes.watching import Change, Follower, Snapshot
 from penstock.errors import AlreadyExists, PenstockError
 from penstock.tasks import Supervisor
@@ -27,12 +29,25 @@ from scaler.world import KubernetesWorld
 TIMING = Timing(settle_ms=1500, retry_ms=1000)
 
 
+class CountingClient(KubernetesClient):
+    """Counts what is asked for, by method and kind of object; a watch is none of it."""
+
+    def __init__(self, access: Access, settings: ClientSettings | None = None) -> None:
+        super().__init__(access, settings)
+        self.asked: Counter[str] = Counter()
+
+    async def request(self, method: str, path: str, *args: Any, **options: Any) -> bytes:
+        kind = re.sub(r"^/apis?/[^/]+/(v[0-9]+/)?(namespaces/[^/]+/)?", "", path).partition("/")[0]
+        self.asked[f"{method} {kind}"] += 1
+        return await super().request(method, path, *args, **options)
+
+
 class Life:
     """One life of the scaler: its own client and views. `kill` ends it in the middle of whatever it does."""
 
     def __init__(self, kubeconfig: Path, fleet: Fleet, *, namespace: str, driver: str) -> None:
         access = from_kubeconfig(kubeconfig)
-        self._client = KubernetesClient(access, ClientSettings(attempt_s=5, patience_s=10))
+        self.client = self._client = CountingClient(access, ClientSettings(attempt_s=5, patience_s=10))
         self._world = KubernetesWorld(self._client, clock=now_ms)
         provider = KwokProvider(self._client, fleet.pools, name=driver)
         self.machines = Machines("kwok", provider, clock=now_ms, changed=self._changed)
@@ -119,17 +134,21 @@ class Watcher:
     async def follow_nodes(self) -> None:
         async for told in self._nodes.follow():
             if isinstance(told, Snapshot):
-                self.nodes = {one.metadata.name: one.metadata.uid for one in told.items}
+                before, self.nodes = self.nodes, {one.metadata.name: one.metadata.uid for one in told.items}
                 self.ever |= set(self.nodes.values())
+                self._gone(before.keys() - self.nodes.keys())
                 continue
             name, uid = told.item.metadata.name, told.item.metadata.uid
             if told.deleted:
                 self.nodes.pop(name, None)
-                self.killed += [pod for pod, node in self.bound.items() if node == name]
+                self._gone({name})
             else:
                 self.nodes[name] = uid
                 self.ever.add(uid)
                 self.made_at.setdefault(uid, time.monotonic())
+
+    def _gone(self, names: set[str]) -> None:
+        self.killed += [pod for pod, node in self.bound.items() if node in names]
 
 
 @contextlib.asynccontextmanager
@@ -146,14 +165,16 @@ async def watching(kubeconfig: Path, *, namespace: str, driver: str) -> AsyncIte
         await client.close()
 
 
-def pod(name: str, *, cpu: str = "1", memory: str = "1Gi", **spec: Any) -> dict[str, Any]:
+def pod(
+    name: str, *, cpu: str = "1", memory: str = "1Gi", labels: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
     """A pod that no owner stands behind and that runs until it is deleted."""
     resources = {"requests": {"cpu": cpu, "memory": memory}}
     container = {"name": "main", "image": "none", "resources": resources}
     tolerations = [{"key": "penstock.test/scaler", "operator": "Exists"}]
     chosen = {"penstock.test/scaled": "yes"}
     body = {"containers": [container], "tolerations": tolerations, "nodeSelector": chosen, **spec}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": body}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels or {}}, "spec": body}
 
 
 async def create_pods(client: KubernetesClient, namespace: str, count: int, *, prefix: str = "p", **spec: Any) -> None:
@@ -167,12 +188,15 @@ async def create_pods(client: KubernetesClient, namespace: str, count: int, *, p
         await asyncio.gather(*(create(number) for number in range(start, min(count, start + 500))))
 
 
-async def delete_pods(client: KubernetesClient, namespace: str) -> None:
-    """All of them, some hundreds per call: listing thousands before the first is deleted outlasts a call."""
+async def delete_pods(client: KubernetesClient, namespace: str, *, selector: str = "") -> None:
+    """All of them, or those that a label selector names, some hundreds per call: listing thousands before the first is
+    deleted outlasts a call.
+    """
     body = b'{"gracePeriodSeconds": 0, "propagationPolicy": "Background"}'
     path = f"/api/v1/namespaces/{namespace}/pods"
-    while (await client.get(path, limit="1")).get("items"):
-        await client.request("DELETE", path, body, params={"limit": "500"}, patience_s=300)
+    chosen = {"labelSelector": selector} if selector else {}
+    while (await client.get(path, limit="1", **chosen)).get("items"):
+        await client.request("DELETE", path, body, params={"limit": "500", **chosen}, patience_s=300)
 
 
 async def until(what: str, check: Callable[[], bool | Awaitable[bool]], *, seconds: float = 180.0) -> None:
