@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.deadlines import Stalled
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -105,7 +107,10 @@ def main(name: str, run: Callable[[Report], None]) -> None:
     options = parser.parse_args()
     report = Report(name, small=options.small, skip_million=options.skip_million)
     print(f"{name}{' (small)' if options.small else ''}: {machine()}", flush=True)
-    run(report)
+    try:
+        run(report)
+    except Stalled as error:
+        sys.exit(f"the benchmark {name} was given up: {error}")
     print(report.as_json(), flush=True)
     sys.exit(0)
 

@@ -2,7 +2,8 @@
 
 Everything is real: MinIO's webhook, `python -m watcher`, Kafka, `python -m dispatcher`, the API server. The clock runs
 from the first byte of the upload to the moment at which a watch of the benchmark's own shows the Job, so the upload
-itself and the watch's delay are in the figure. Uploads come one at a time.
+itself and the watch's delay are in the figure. Uploads come one at a time. Of the slowest it is told where their time
+went, and how much of it something on the machine waited for a processor or for the disk.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.deadlines import Stalled, reached, within
 from benchmarks.harness import Report, main, percentile
+from benchmarks.pressure import Pressure, pressure
 from penstock.adapters.kafka import KafkaEventLog
 from penstock.codec import encode
 from penstock.model import TOPIC_EVENTS, BucketEvent, Phase, Record
 from penstock.ports import LogEntry
-from tests.production.platform import Platform, eventually, installed, resource
+from tests.production.platform import Platform, installed, resource
 from tests.testbed.bed import Bed
 
 MODE = "webhook (no queue_dir), one upload at a time"
 _CHUNK = 2000
 SLOWEST = 3
+
+# How long is waited, in seconds; nothing of it is part of a figure.
+UPLOAD_S = 60
+PILE_S = 600
+QUIET_S = 120
 
 
 class JobWatch:
@@ -33,18 +41,40 @@ class JobWatch:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._seen: dict[str, asyncio.Future[float]] = {}
-        self.open = asyncio.Event()
+        self._open = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
     def expect(self, key: str) -> asyncio.Future[float]:
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._seen[key] = future
         return future
 
-    async def run(self) -> None:
+    async def begin(self) -> None:
+        """Return when whatever is made from now on will be seen."""
+        self._task = asyncio.create_task(self._run(), name="job watch")
+        async with within(UPLOAD_S, "the benchmark's own watch of Jobs was open"):
+            await self._open.wait()
+
+    async def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def ends_with(self, seen: asyncio.Future[float]) -> float:
+        """What was expected. Raises Stalled when the watch ends before it."""
+        task = self._task
+        assert task is not None
+        both: set[asyncio.Future[Any]] = {seen, task}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not seen.done():
+            raise Stalled(f"the benchmark's own watch of Jobs ended: {task.exception() or 'the server ended it'}")
+        return seen.result()
+
+    async def _run(self) -> None:
         path = f"/apis/batch/v1/namespaces/{self._platform.namespace}/jobs"
         listed = await self._platform.api.get(path)
         async with self._platform.bed.kubernetes.api(direct=True) as api:
-            self.open.set()
+            self._open.set()
             async for event in api.watch(path, resourceVersion=listed["metadata"]["resourceVersion"]):
                 if event["type"] == "ADDED":
                     self._note(event["object"])
@@ -65,18 +95,23 @@ class Taken(NamedTuple):
     began_ms: float
     stored: float
     seen: float
+    #: What the machine had no time for meanwhile; None = its kernel does not count that.
+    waited: Pressure | None
 
 
 async def _measure(platform: Platform, watch: JobWatch, bucket: str, name: str, count: int) -> list[Taken]:
     taken = []
     for number in range(count):
         key = f"{name}/{number:05d}"
-        seen = watch.expect(key)
+        seen, before = watch.expect(key), pressure()
         wall, began = time.time() * 1000, time.perf_counter()
-        await platform.put(bucket, key)
-        stored = (time.perf_counter() - began) * 1000
-        async with asyncio.timeout(60):
-            taken.append(Taken(key, wall, stored, (await seen - began) * 1000))
+        async with within(UPLOAD_S, f"the Job of {bucket}/{key} was there"):
+            await platform.put(bucket, key)
+            stored = (time.perf_counter() - began) * 1000
+            took = (await watch.ends_with(seen) - began) * 1000
+        after = pressure()
+        waited = after.since(before) if after is not None and before is not None else None
+        taken.append(Taken(key, wall, stored, took, waited))
         await asyncio.sleep(0.05)
     return taken
 
@@ -87,28 +122,42 @@ def _hops(records: dict[str, Record], taken: list[Taken]) -> str:
     for one in sorted(taken, key=lambda one: one.seen)[-SLOWEST:]:
         marks = {mark.phase: mark.time_ms - one.began_ms for mark in records[one.key].timeline}
         queued, planned = marks[Phase.QUEUED], marks[Phase.PLANNED]
-        told.append(f"stored {one.stored:.0f}, queued {queued:.0f}, planned {planned:.0f}, Job {one.seen:.0f}")
+        words = f"stored {one.stored:.0f}, queued {queued:.0f}, planned {planned:.0f}, Job {one.seen:.0f}"
+        if one.waited is not None:
+            words += (
+                f" (something waited {one.waited.processor:.0f} for a processor, {one.waited.disk:.0f} for the disk)"
+            )
+        told.append(words)
     return "; ".join(told)
 
 
 async def _pile_up(platform: Platform, bucket: str, count: int) -> None:
-    """Put so many events of a function into the log, as the watcher does, and wait until they are queued."""
+    """Put so many events of a function into the log, as the watcher does, and wait until all are taken in."""
     log: KafkaEventLog = platform.log
+    name = "penstock_dispatcher_events_total"
+    before = await platform.dispatcher.metric(name)
     now = int(time.time() * 1000)
-    for start in range(0, count, _CHUNK):
-        entries = []
-        for number in range(start, min(start + _CHUNK, count)):
-            event = BucketEvent(
-                bucket=bucket, key=f"p/{number:07d}", etag=f"{number:032x}", size=1, time_ms=now, arrived_ms=now, hops=0
-            )
-            entries.append(LogEntry(f"{bucket}/{event.key}", encode(event)))
-        await log.append(TOPIC_EVENTS, entries)
+    async with within(PILE_S, f"{count} events were in the log"):
+        for start in range(0, count, _CHUNK):
+            entries = []
+            for number in range(start, min(start + _CHUNK, count)):
+                event = BucketEvent(
+                    bucket=bucket,
+                    key=f"p/{number:07d}",
+                    etag=f"{number:032x}",
+                    size=1,
+                    time_ms=now,
+                    arrived_ms=now,
+                    hops=0,
+                )
+                entries.append(LogEntry(f"{bucket}/{event.key}", encode(event)))
+            await log.append(TOPIC_EVENTS, entries)
 
-    async def queued() -> bool:
-        status = (await platform.function("piles")).get("status", {})
-        return int(status.get("queued", 0)) >= count * 0.9
+    async def taken_in() -> float:
+        return await platform.dispatcher.metric(name) - before
 
-    await eventually(f"{count} items are queued", queued, 600)
+    why = platform.dispatcher.tail
+    await reached("events taken in by the dispatcher", taken_in, count, pause_s=0.5, quiet_s=QUIET_S, why=why)
 
 
 async def _run(report: Report) -> None:
@@ -124,9 +173,8 @@ async def _run(report: Report) -> None:
                 await platform.apply(resource("quick", {**spec, "inputs": [{"bucket": fast}]}))
                 await platform.ready("quick", states=("Ready", "Waiting"))
                 watch = JobWatch(platform)
-                task = asyncio.create_task(watch.run(), name="job watch")
+                await watch.begin()
                 try:
-                    await watch.open.wait()
                     await _measure(platform, watch, fast, "warm", 10)
                     idle = await _measure(platform, watch, fast, "idle", uploads)
                     limits = {"limits": {"concurrency": 1}}
@@ -137,8 +185,7 @@ async def _run(report: Report) -> None:
                     await platform.history.read()
                     records = platform.history.of(fast)
                 finally:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+                    await watch.end()
     _tell(report, idle, behind, uploads, piled)
     report.note(f"slowest on an idle system, ms after the upload began: {_hops(records, idle)}")
     report.note(f"slowest behind a backlog: {_hops(records, behind)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 from dispatcher.admission import Lane
@@ -19,6 +20,8 @@ from penstock.model import JobPlan
 COVER_S, COVER_ROUNDS = 0.1, 3
 #: How many times the usual number may be planned ahead of short Jobs.
 MOST_TIMES = 8
+#: Jobs that one function plans for free room at most, however much there is: enough for few and large writes.
+ROUND = 256
 #: How fast a time that was long once is forgotten.
 _FADING = 0.1
 
@@ -58,6 +61,10 @@ class Ahead(Generic[P]):
 
     def __len__(self) -> int:
         return self._length
+
+    def counts(self) -> Iterable[tuple[str, int]]:
+        """How many Jobs are planned of each function that has any."""
+        return ((uid, len(queue)) for uid, queue in self._queues.items())
 
     def count(self, uid: str) -> int:
         return len(self._queues.get(uid, ()))

@@ -25,7 +25,8 @@ from penstock.ports import Runner
 
 log = structlog.get_logger("dispatcher.outcomes")
 
-#: A Job that the runner does not know is lost, but not while its submission may still be under way.
+#: A Job that the runner took this long ago and does not know any more is lost. One whose submission is still under way
+#: is not, however long that takes: the API server may be slow, and this process may have been paused.
 LOST_AFTER_MS = 5000
 #: What a Job waits for is written into its items' history once it has lasted this long: most of it passes by itself.
 NAMED_AFTER_MS = 5000
@@ -171,7 +172,7 @@ class Outcomes:
             status = statuses.get(name)
             if status is not None:
                 self.handle(status)
-            elif job.submitted_ms and now - job.submitted_ms > LOST_AFTER_MS:
+            elif job.taken_ms and now - job.taken_ms > LOST_AFTER_MS:
                 log.warning("a Job vanished", action="job_lost", job=name, function=job.plan.function)
                 self.handle(JobStatus(name=name, phase=JobPhase.LOST, message="the Job vanished from the runner"))
         self._remove_strangers(set(statuses) - set(self._scheduler.jobs) - self._forgetting)

@@ -12,7 +12,9 @@ class Running(msgspec.Struct):
 
     plan: JobPlan
     records: dict[str, Record]
+    #: When its submission began, and when the runner had taken it (ms); 0 = not yet, or in an earlier life.
     submitted_ms: int = 0
+    taken_ms: int = 0
     #: Start of the item that runs now and the first one of the Job (ms), 0 = none yet.
     current_ms: int = 0
     #: Place in the Job's whole list of the item that runs.
@@ -38,3 +40,20 @@ class Running(msgspec.Struct):
     def waited_s(self) -> list[float]:
         """How long each item had been due when the Job was submitted."""
         return [(self.submitted_ms - max(one.queued_ms, one.not_before_ms)) / 1000 for one in self.records.values()]
+
+
+def note_waiting(stuck: dict[str, dict[str, str]], job: Running, waits: str, now: int, reason: str) -> None:
+    """Note what a Job waits for in the cluster, on itself and in `stuck` (by function and Job); "" = nothing."""
+    job.waits_reason = reason
+    if waits == job.waits:
+        return
+    if not job.waits or not waits:
+        job.waits_ms = now
+    job.waits = waits
+    of_function = stuck.setdefault(job.plan.function_uid, {})
+    if waits:
+        of_function[job.plan.name] = waits
+    else:
+        of_function.pop(job.plan.name, None)
+    if not of_function:
+        del stuck[job.plan.function_uid]

@@ -2,12 +2,14 @@
 
 Order of writes: the records say `planned`, durably, before the Job is submitted, so that recovery submits the same Job
 again and never a list formed anew. To keep slots busy all the same, a few Jobs are planned ahead of the room for them;
-when a slot is given back the next one is submitted at once, without waiting for the disk.
+when a slot is given back the next one is submitted at once, without waiting for the disk. Few are submitted at a time,
+however much room there is; the others wait here, where the fair order decides until the last moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -15,22 +17,23 @@ from typing import Any
 
 import structlog
 
-from dispatcher.admission import Admission, Lane
-from dispatcher.ahead import Ahead
-from dispatcher.batching import list_size
+from dispatcher.admission import Admission
+from dispatcher.ahead import ROUND, Ahead
 from dispatcher.lifecycle import Step, advance
+from dispatcher.lists import take_list
 from dispatcher.metrics import DispatcherMetrics
 from dispatcher.patience import patiently
 from dispatcher.plan import make_plan
 from dispatcher.recorder import Recorder
-from dispatcher.running import Running
+from dispatcher.running import Running, note_waiting
 from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
-from dispatcher.waiting import lingers, seconds_until_due, why_waiting
+from dispatcher.submissions import Submissions
+from dispatcher.waiting import seconds_until_due
 from dispatcher.window import Window
 from penstock.clock import now_ms
 from penstock.errors import AlreadyExists, Forbidden, InvalidInput, Unavailable
-from penstock.model import BatchMode, ErrorClass, Function, Phase, Record
+from penstock.model import ErrorClass, Function, Phase, Record
 from penstock.ports import Ledger, Runner
 
 log = structlog.get_logger("dispatcher.scheduler")
@@ -39,6 +42,8 @@ log = structlog.get_logger("dispatcher.scheduler")
 REFUSED_MS = 1000
 #: Wake-up when nothing is known to be due: only a safety net behind the events.
 LONGEST_SLEEP_S = 5.0
+#: How long the event loop is held to form plans; what is left is for the next round.
+ROUND_S = 0.05
 
 
 class Scheduler:
@@ -66,8 +71,7 @@ class Scheduler:
         self.ahead: Ahead[Running] = Ahead()
         #: What Jobs wait for in the cluster, by function and Job.
         self.stuck: dict[str, dict[str, str]] = {}
-        #: Submissions under way, by function.
-        self._submitting: Counter[str] = Counter()
+        self._submissions = Submissions()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._released = asyncio.Event()
@@ -91,6 +95,7 @@ class Scheduler:
         self.admission.drop(uid)
         self.ahead.drop(uid)
         self.stuck.pop(uid, None)
+        self.kick()
         return [job for job in self.jobs.values() if job.plan.function_uid == uid]
 
     def queued(self, records: Sequence[Record]) -> None:
@@ -149,19 +154,7 @@ class Scheduler:
 
     def note(self, job: Running, waits: str, now: int, *, reason: str = "") -> None:
         """What a Job waits for in the cluster, as a sentence and as the runner's word; "" = nothing is wrong."""
-        job.waits_reason = reason
-        if waits == job.waits:
-            return
-        if not job.waits or not waits:
-            job.waits_ms = now
-        job.waits = waits
-        of_function = self.stuck.setdefault(job.plan.function_uid, {})
-        if waits:
-            of_function[job.plan.name] = waits
-        else:
-            of_function.pop(job.plan.name, None)
-        if not of_function:
-            del self.stuck[job.plan.function_uid]
+        note_waiting(self.stuck, job, waits, now, reason)
 
     # ---- the loop
 
@@ -211,12 +204,15 @@ class Scheduler:
                 window.refill(rows, asked=asked, skipped=skipped)
 
     async def _plan_round(self) -> bool:
-        now = now_ms()
+        now, begun = now_ms(), time.monotonic()
         planned: list[tuple[Running, list[Record]]] = []
         counts: Counter[str] = Counter()
-        while (job := self._next_job(now, counts)) is not None:
+        free, most = self._room(now)
+        while len(planned) < most and (job := self._next_job(now, counts, free)) is not None:
             counts[job.plan.function_uid] += 1
             planned.append((job, list(job.records.values())))
+            if time.monotonic() - begun >= ROUND_S:
+                break
         if not planned:
             return False
         await self._recorder.write([record for _, records in planned for record in records])
@@ -226,50 +222,43 @@ class Scheduler:
                 self.ahead.push(job)
         return True
 
-    def _may_plan(self, uid: str, counts: Counter[str]) -> bool:
-        """Each function fills the free room at once, plus a few that wait for the next slot; all together not more
-        than a bound, or a thousand functions would plan thousands of Jobs.
+    def _room(self, now: int) -> tuple[int, int]:
+        """How many Jobs each function may plan for free room, beside a few that wait for the next slot; and how many
+        may be planned now of all together, or a thousand functions would plan thousands of Jobs.
         """
-        free = 0 if self.slots.full else self.slots.plannable()
-        most = free + self.ahead.depth(self.admission.lanes.get(uid), self.slots, self._settings.ahead)
-        together = len(self.ahead) + counts.total()
-        return self.ahead.count(uid) + counts[uid] < most and together < max(most, self._settings.ahead_total)
+        crowded = self._crowded(now)
+        free = 0 if crowded or self.slots.full else min(self.slots.plannable(), ROUND)
+        return free, (ROUND if crowded else free) + self._settings.ahead_total - self._waiting_ahead(now)
 
-    def _next_job(self, now: int, counts: Counter[str]) -> Running | None:
-        """Form the next list in fair order, or None when nobody may plan anything."""
+    def _waiting_ahead(self, now: int) -> int:
+        """Planned Jobs that nothing but room keeps; those of a parked function are in nobody's way."""
+        return sum(count for uid, count in self.ahead.counts() if self.admission.held(uid, now) is None)
+
+    def _crowded(self, now: int) -> bool:
+        """Enough is planned for the submissions to come. Planning again only at half of it makes rounds large."""
+        return self._submissions.full and self._waiting_ahead(now) > ROUND // 2
+
+    def _next_job(self, now: int, counts: Counter[str], free: int) -> Running | None:
+        """Form the next list in fair order, or None when nobody may plan anything. `counts`: planned already."""
         due = [
-            uid for uid, window in self.windows.items() if self._may_plan(uid, counts) and window.due(now) is not None
+            uid
+            for uid, window in self.windows.items()
+            if self.ahead.count(uid) + counts[uid] < free + self._depth(uid) and window.due(now) is not None
         ]
         for uid in self.admission.order(due):
             lane = self.admission.lanes[uid]
             self.admission.busy(uid)
             if self.admission.check(lane, now) is not None:
                 continue
-            records = self._take(lane, self.windows[uid], now)
-            if records:
+            taken = take_list(lane, self.windows[uid], self.slots, self._settings, now)
+            if not len(self.windows[uid]):
+                self.admission.idle(uid)
+            if records := [record for record in taken if record.id not in self._withdrawn]:
                 return self._form(lane.function, records, now)
         return None
 
-    def _take(self, lane: Lane, window: Window, now: int) -> list[Record]:
-        batch = lane.function.batch
-        if batch.mode is BatchMode.SINGLE:
-            size, max_bytes = 1, 0
-        else:
-            most = max(batch.max_items, self._settings.auto_max_items if batch.mode is BatchMode.AUTO else 1)
-            due = window.count_due(now, most)
-            if due < most and lingers(lane, window, now):
-                return []
-            free = self.slots.free(lane.function.resources.cpu_millis)
-            # Slots that `concurrency` keeps this function from using are no reason to split a list.
-            free = min(free, lane.function.limits.concurrency or free)
-            size = list_size(batch, lane.pace, due=due, free_slots=free, settings=self._settings)
-            max_bytes = batch.max_bytes
-        if lane.function.limits.rate:
-            size = max(1, min(size, int(lane.tokens)))
-        records = window.take(now, size, max_bytes)
-        if not len(window):
-            self.admission.idle(lane.function.uid)
-        return [record for record in records if record.id not in self._withdrawn]
+    def _depth(self, uid: str) -> int:
+        return self.ahead.depth(self.admission.lanes.get(uid), self.slots, self._settings.ahead)
 
     def _form(self, function: Function, records: list[Record], now: int) -> Running:
         plan = make_plan(function, records)
@@ -295,16 +284,16 @@ class Scheduler:
 
     def submit_ready(self) -> None:
         """Submit planned Jobs while there is room, whose function it is by fair order."""
-        while not self.draining and (job := self._next_ready(now_ms())) is not None:
+        while not self.draining and not self._submissions.full and (job := self._next_ready(now_ms())) is not None:
             self._hold(job)
-            self._submitting[job.plan.function_uid] += 1
+            self._submissions.begin(job.plan.function_uid)
             self.spawn(self._submit(job), f"submit {job.plan.name}")
 
     def _next_ready(self, now: int) -> Running | None:
         for uid in self.admission.order(self.ahead.ready(now)):
             if self.admission.held(uid, now) is not None or not self.slots.may_pend(uid):
                 continue
-            if self.admission.lanes[uid].trials and self._submitting[uid]:
+            if self.admission.lanes[uid].trials and self._submissions.of(uid):
                 continue
             # The one whose turn it is waits for enough room; others going first would starve what needs much.
             return self.ahead.pop(uid) if self.slots.fits(self.ahead.first(uid).plan) else None
@@ -331,6 +320,21 @@ class Scheduler:
         plan = job.plan
         job.submitted_ms = now_ms()
         try:
+            taken = await self._offer(job)
+        finally:
+            crowded = self._crowded(now_ms())
+            self._submissions.end(plan.function_uid)
+        self.submit_ready()
+        if crowded and not self._crowded(now_ms()):
+            self.kick()
+        if taken:
+            for invocation, reason in job.cancel.items():
+                await patiently("cancel", partial(self._runner.cancel, plan.name, invocation=invocation, reason=reason))
+
+    async def _offer(self, job: Running) -> bool:
+        """Whether the runner took the Job; what else it may say is dealt with."""
+        plan = job.plan
+        try:
             await self._runner.submit(plan)
         except Unavailable as error:
             self._later(job, REFUSED_MS, error.message)
@@ -341,13 +345,12 @@ class Scheduler:
             log.error("a Job was refused", action="job_refused", job=plan.name, error=error.message)
             await self.fail(job, ErrorClass.UNSTARTABLE, f"the Job was refused: {error.message}")
         else:
+            job.taken_ms = now_ms()
             self._metrics.submitted(plan.function, job.waited_s())
             if self.admission.accepted(plan.function_uid):
                 self.kick()
-            for invocation, reason in job.cancel.items():
-                await patiently("cancel", partial(self._runner.cancel, plan.name, invocation=invocation, reason=reason))
-        finally:
-            self._submitting[plan.function_uid] -= 1
+            return True
+        return False
 
     def _later(self, job: Running, delay_ms: int, why: str) -> None:
         log.warning("a Job has to wait", action="job_delayed", job=job.plan.name, error=why)
@@ -394,7 +397,3 @@ class Scheduler:
             self.note(self.jobs[name], "", now_ms())
         self.release(name)
         self._released.set()
-
-    def why_waiting(self, uid: str, now: int) -> str:
-        """A sentence on why a function's next item has not started, "" = nothing waits."""
-        return why_waiting(self, uid, now)

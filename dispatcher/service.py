@@ -27,7 +27,7 @@ from dispatcher.recovery import recover
 from dispatcher.scheduler import Scheduler
 from dispatcher.settings import DispatcherSettings
 from dispatcher.slots import Slots
-from dispatcher.waiting import stuck_reasons
+from dispatcher.waiting import stuck_reasons, why_waiting
 from penstock.clock import now_ms
 from penstock.errors import Unavailable
 from penstock.follow import RecordFollower
@@ -385,6 +385,6 @@ class Dispatcher:
             running=lane.running if lane is not None else 0,
             pending=scheduler.slots.pending_of(function.uid) if scheduler is not None else 0,
             phases=phases,
-            waiting_for=scheduler.why_waiting(function.uid, now) if scheduler is not None else "",
+            waiting_for=why_waiting(scheduler, function.uid, now) if scheduler is not None else "",
             batch=suggestion,
         )
