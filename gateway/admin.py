@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.datadir import Credentials
 from penstock.errors import InvalidInput
-from penstock.rereading import Reread
+from penstock.rereading import Reread, text_of
 from penstock.settings_gateway import GatewayGroup
 
 USER = "oscar"
@@ -35,14 +35,14 @@ def admin_of(settings: GatewayGroup) -> Callable[[], Credentials]:
 
 
 def _read(folder: Path) -> Credentials:
-    password = (folder / "password").read_text(encoding="utf-8").strip()
+    password = text_of(folder / "password")
     if len(password) < LEAST_LENGTH:
         raise InvalidInput(
             f"holds a password of fewer than {LEAST_LENGTH} characters; choose a longer one",
             where=str(folder / "password"),
         )
     named = folder / "username"
-    user = named.read_text(encoding="utf-8").strip() if named.is_file() else ""
+    user = text_of(named) if named.is_file() else ""
     return Credentials(user or USER, password)
 
 

@@ -71,7 +71,8 @@ class KubernetesCollector(Collector):
         )
         yield CounterMetricFamily(
             "penstock_kubernetes_held_seconds",
-            "Seconds that requests waited because the API server pushed back or did not answer, summed.",
+            "Seconds that requests waited because the API server pushed back or did not answer, in the queue behind it "
+            "too, summed.",
             value=use.held_s,
         )
         yield GaugeMetricFamily(

@@ -19,7 +19,7 @@ from penstock.errors import AlreadyExists, InvalidInput, Unavailable, Unsupporte
 from penstock.model import TOPIC_COMMANDS, TOPIC_DEAD, TOPIC_DEMAND, TOPIC_EVENTS, TOPIC_RECORDS
 from penstock.ports import EventLog
 from penstock.probes import split_address
-from penstock.rereading import Reread
+from penstock.rereading import Reread, text_of
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def s3_credentials(settings: Settings) -> Callable[[], Credentials]:
     access, secret, token = (group.credentials_dir / name for name in ("access_key", "secret_key", "session_token"))
 
     def read() -> Credentials:
-        return Credentials(_word(access), _word(secret), (_word(token) if token.is_file() else "") or None)
+        return Credentials(text_of(access), text_of(secret), (text_of(token) if token.is_file() else "") or None)
 
     try:
         return Reread((access, secret), read)
@@ -125,10 +125,6 @@ def s3_credentials(settings: Settings) -> Callable[[], Credentials]:
             f"the store account cannot be read from {group.credentials_dir}: {error.strerror or error}",
             where="s3.credentials_dir",
         ) from error
-
-
-def _word(file: Path) -> str:
-    return file.read_text(encoding="utf-8").strip()
 
 
 @asynccontextmanager
@@ -158,7 +154,7 @@ def kafka_settings(settings: Settings, *, writer: bool = False) -> KafkaSettings
     password = group.password.get_secret_value()
     if group.password_file is not None:
         try:
-            password = _word(group.password_file)
+            password = text_of(group.password_file)
         except OSError as error:
             raise InvalidInput(
                 f"the password cannot be read from {group.password_file}: {error.strerror or error}",

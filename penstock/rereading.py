@@ -10,7 +10,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from penstock.errors import InvalidInput
+
 T = TypeVar("T")
+
+
+class NotText(InvalidInput):
+    """A file is not what it should be, UTF-8 text."""
+
+
+def text_of(file: Path) -> str:
+    """The text of a small file, a secret as a rule, without the space around it. Raises OSError, NotText."""
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        pass  # it holds the bytes, so it is not kept as a cause
+    raise NotText("is not UTF-8 text; write the word into it again as plain text", where=str(file))
 
 
 class Reread(Generic[T]):
@@ -24,13 +40,13 @@ class Reread(Generic[T]):
         self._known = read()
 
     def __call__(self) -> T:
-        """Raises what `read` raises, except for OSError."""
+        """Raises what `read` raises, except for OSError and NotText."""
         try:
             stamp = self._stamp_now()
             if stamp != self._stamp:
                 self._known, self._stamp = self._read(), stamp
-        except OSError:
-            pass  # between two versions
+        except (OSError, NotText):
+            pass  # between two versions, or half a one
         return self._known
 
     def _stamp_now(self) -> tuple[int, ...]:

@@ -217,6 +217,7 @@ def load(config: Path | None = None) -> Settings:
     """
     if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
         config = Path(named)
+    _check_environment()
     document = _read(config) if config is not None else {}
     try:
         return Settings(**document)
@@ -234,6 +235,13 @@ def override(settings: Settings, group: str, **values: object) -> Settings:
         first = error.errors()[0]
         raise InvalidInput(_say(first), where=f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}") from error
     return settings.model_copy(update={group: changed})
+
+
+def _check_environment() -> None:
+    """Bytes that are no text would pass as one here, and break whatever signs or sends them."""
+    for name, value in os.environ.items():
+        if name.upper().startswith(PREFIX) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise InvalidInput("is not UTF-8 text; give it as plain text", where=name)
 
 
 def _read(config: Path) -> dict[str, Any]:

@@ -58,7 +58,6 @@ class ScalerMetrics:
         for hopeless in (False, True):
             count = sum(one.count for one in plan.unhelped if one.hopeless is hopeless)
             self.waiting.labels(str(hopeless).lower()).set(count)
-        self.alarms.set(len(plan.alarms))
         failures = {pool.name: 0 for pool in fleet.pools} | {one.name: one.failures for one in snapshot.pools}
         for name, count in failures.items():
             self.pool_backoff.labels(name).set(count)

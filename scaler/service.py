@@ -260,6 +260,7 @@ class ScalerService:
             log.error(alarm, action="alarm")
         self._told_alarms = alarms
         self.metrics.decided(self.decided_on or before, plan, self.fleet, self.seconds)
+        self.metrics.alarms.set(len(alarms))
         events = happened(found.steps, {node.name: node.state for node in before.nodes}, now)
         if events:
             self.hooks.told(events)

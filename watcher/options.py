@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from penstock.errors import InvalidInput
 from penstock.probes import split_address
-from penstock.rereading import Reread
+from penstock.rereading import Reread, text_of
 from penstock.settings import Settings
 
 
@@ -49,7 +49,7 @@ def webhook_token(settings: Settings) -> Callable[[], str]:
     def read() -> str:
         # An empty file is one that is being written: without a token everybody would be let in.
         nonlocal known
-        known = file.read_text(encoding="utf-8").strip() or known
+        known = text_of(file) or known
         return known
 
     try:

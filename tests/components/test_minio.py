@@ -106,6 +106,21 @@ async def test_it_survives_being_killed_with_its_data_on_the_same_address(fault_
     assert [entry.object_name for entry in client.list_objects("kept")] == ["one"]
 
 
+async def test_started_without_its_targets_it_knows_none_and_keeps_its_data(fault_bed: Bed) -> None:
+    minio = fault_bed.minio
+    await minio.start()
+    client = await bucket_with_rule(minio, "told", minio.WEBHOOK_ARN)
+    await asyncio.to_thread(put, client, "told", "a")
+    minio.options.targets = False
+    await minio.restart()
+    with pytest.raises(S3Error, match="ARN"):
+        await bucket_with_rule(minio, "untold", minio.WEBHOOK_ARN)
+    assert (await asyncio.to_thread(client.stat_object, "told", "a")).size == 1
+    minio.options.targets = True
+    await minio.restart()
+    await bucket_with_rule(minio, "told-again", minio.WEBHOOK_ARN)
+
+
 async def test_stopped_it_answers_nothing_and_resumed_it_goes_on(fault_bed: Bed) -> None:
     minio = fault_bed.minio
     await minio.start()

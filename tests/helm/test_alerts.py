@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helm.rendering import CHART, ROOT
+from tests.helm.rendering import CHART, ROOT, all_profiles
 from tests.testbed.errors import MissingPart
 from tests.testbed.lookup import obtain
 
@@ -28,6 +28,7 @@ VIEW = f'{NS}, view="nodes"'
 #: Alert -> the series that make it fire (in promtool's notation, a value per minute) and the minute at which it does.
 FIRES: dict[str, tuple[dict[str, str], int]] = {
     "PenstockNotReady": ({f'penstock_ready{{{NS}, instance="a"}}': "1 1 0x30"}, 10),
+    "PenstockServiceGone": ({f'penstock_build_info{{{NS}, service="watcher"}}': "1x5 stale"}, 30),
     "PenstockNoDispatcher": ({f"penstock_watcher_events_total{{{NS}}}": "0+10x40"}, 20),
     "PenstockPodNotReady": (
         {f'kube_pod_status_ready{{{NS}, condition="true", pod="p-penstock-watcher-5c9-x"}}': "1 0x40"},
@@ -92,6 +93,8 @@ FIRES: dict[str, tuple[dict[str, str], int]] = {
 }
 #: An installation that works, with a long backlog of one function: nothing to wake anybody for.
 WELL = {
+    f'penstock_build_info{{{NS}, service="watcher", version="1"}}': "1x100 _x2 stale",
+    f'penstock_build_info{{{NS}, service="watcher", version="2"}}': "_x103 1x100",
     f'penstock_ready{{{NS}, instance="a"}}': "1x200",
     f"penstock_events_pending{{{NS}}}": "5000 200x200",
     f"penstock_watcher_events_total{{{NS}}}": "0+100x200",
@@ -123,6 +126,7 @@ WELL = {
     f"penstock_scaler_decisions_total{{{NS}}}": "0+12x200",
     f"penstock_scaler_alarms{{{NS}}}": "0x200",
     f'penstock_scaler_pool_failures{{{NS}, pool="gpu"}}': "1x200",
+    f'penstock_scaler_failed_starts_total{{{NS}, pool="gpu"}}': "0x50 1x150",
     f"kubelet_volume_stats_available_bytes{{{NS}, {CLAIM}}}": "50x200",
     f"kubelet_volume_stats_capacity_bytes{{{NS}, {CLAIM}}}": "100x200",
     'kube_resourcequota{namespace="f", resourcequota="p-penstock", resource="pods", type="used"}': "20x200",
@@ -182,6 +186,55 @@ def test_it_fires_when_its_condition_is_there(alert: str, tmp_path: Path) -> Non
 def test_two_dispatchers_and_none_active_is_told_too(tmp_path: Path) -> None:
     series = {f'penstock_dispatcher_active{{{NS}, pod="{pod}"}}': "0x40" for pod in "ab"}
     assert not judge(tmp_path, series, 10, "PenstockNoDispatcher", firing=True)
+
+
+def test_a_pod_that_no_node_takes_is_told_too(tmp_path: Path) -> None:
+    series = {f'kube_pod_status_phase{{{NS}, phase="Pending", pod="p-penstock-dispatcher-0"}}': "1x40"}
+    assert not judge(tmp_path, series, 20, "PenstockPodNotReady", firing=True)
+
+
+def test_machines_that_are_ordered_and_never_join_are_told_too(tmp_path: Path) -> None:
+    series = {f'penstock_scaler_failed_starts_total{{{NS}, pool="metal"}}': "0x10 1x15 2x15 3x60"}
+    assert not judge(tmp_path, series, 60, "PenstockPoolFails", firing=True)
+
+
+@pytest.mark.parametrize("told", ["penstock_dispatcher_dead_letters_total", "penstock_watcher_quarantined_total"])
+def test_in_one_process_neither_kind_of_dead_letters_hides_the_other(told: str, tmp_path: Path) -> None:
+    edge = f'{{{NS}, pod="p-penstock-edge-0"}}'
+    quiet = ({"penstock_dispatcher_dead_letters_total", "penstock_watcher_quarantined_total"} - {told}).pop()
+    series = {f"{told}{edge}": "0x5 1x20", f"{quiet}{edge}": "0x30"}
+    assert not judge(tmp_path, series, 8, "PenstockDeadLetters", firing=True)
+
+
+def test_the_names_of_pods_claims_and_quotas_are_those_that_the_chart_gives() -> None:
+    """The alerts on Kubernetes' own metrics pick by name, and a name that is nobody's would never fire."""
+    rules = alerts()
+    pods = re.compile(_picked(str(rules["PenstockPodNotReady"]["expr"]), "pod"))
+    claims = re.compile(_picked(str(rules["PenstockDiskNearlyFull"]["expr"]), "persistentvolumeclaim"))
+    quotas = re.compile(_picked(str(rules["PenstockQuotaNearlyUsed"]["expr"]), "resourcequota"))
+    found = dict.fromkeys(("pods", "claims", "quotas"), 0)
+    for profile, objects in all_profiles():
+        for one in objects:
+            name, kind = one["metadata"]["name"], one["kind"]
+            if kind in {"Deployment", "StatefulSet"}:
+                assert pods.fullmatch(f"{name}-0"), (profile, name)
+                found["pods"] += 1
+                for claim in one["spec"].get("volumeClaimTemplates", ()):
+                    assert claims.fullmatch(f"{claim['metadata']['name']}-{name}-0"), (profile, name)
+                    found["claims"] += 1
+            if kind == "PersistentVolumeClaim":
+                assert claims.fullmatch(name), (profile, name)
+                found["claims"] += 1
+            if kind == "ResourceQuota":
+                assert quotas.fullmatch(name), (profile, name)
+                found["quotas"] += 1
+    assert all(found.values()), found
+
+
+def _picked(expression: str, label: str) -> str:
+    """The pattern by which an expression picks a label; the same wherever it does."""
+    (pattern,) = set(re.findall(rf'{label}=~"([^"]*)"', expression))
+    return str(pattern)
 
 
 def test_no_alert_is_without_such_a_test() -> None:

@@ -33,6 +33,7 @@ FOREIGN = {
     "process_cpu_seconds_total",
     "kubelet_volume_stats_available_bytes",
     "kubelet_volume_stats_capacity_bytes",
+    "kube_pod_status_phase",
     "kube_pod_status_ready",
     "kube_resourcequota",
 }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
@@ -162,6 +165,45 @@ async def test_an_api_server_that_is_away_is_told() -> None:
     finally:
         await client.close()
     assert client.use.answered == 0
+
+
+async def _held(handler: Callable[[web.Request], Awaitable[web.Response]], requests: int, **settings: Any) -> float:
+    """How many requests waited at a time on average, by what is told, of so many to a server that answers so."""
+    app = web.Application()
+    app.router.add_get("/api", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    client = KubernetesClient(Access(server=f"http://127.0.0.1:{runner.addresses[0][1]}"), ClientSettings(**settings))
+    begun = time.monotonic()
+    try:
+        ended = await asyncio.gather(*(client.get("/api") for _ in range(requests)), return_exceptions=True)
+        assert all(isinstance(one, Unavailable) for one in ended), ended
+    finally:
+        seconds = time.monotonic() - begun
+        await client.close()
+        await runner.cleanup()
+    return client.use.held_s / seconds
+
+
+async def test_every_request_that_a_push_back_keeps_waiting_counts_and_not_only_the_one_at_the_door() -> None:
+    """The alert asks whether more than one waits all the time, and the door lets one through at a time then."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": "0.05"})
+
+    assert await _held(handler, 8, in_flight=2, patience_s=1) > 3
+
+
+async def test_waiting_in_vain_for_an_answer_counts() -> None:
+    """A server that is paused takes requests and says nothing."""
+    stopped = asyncio.Event()
+
+    async def handler(_: web.Request) -> web.Response:
+        await stopped.wait()
+        return web.Response()
+
+    assert await _held(handler, 1, attempt_s=0.3, patience_s=0.4) > 0.5
 
 
 # ---- the gateway's own address for probes

@@ -79,6 +79,11 @@ class Process:
         assert self._running is not None, f"{self.module} was not started"
         return self._running.pid
 
+    @property
+    def ended(self) -> bool:
+        """It was started and does not run any more."""
+        return self._running is not None and self._running.returncode is not None
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 

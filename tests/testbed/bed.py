@@ -20,6 +20,7 @@ from tests.testbed.component import Component
 from tests.testbed.errors import BedError
 from tests.testbed.im import InfrastructureManager
 from tests.testbed.kafka import Kafka
+from tests.testbed.kube_state_metrics import KubeStateMetrics
 from tests.testbed.kubernetes import Kubernetes
 from tests.testbed.kwok import Kwok
 from tests.testbed.links import Link, LoopThread
@@ -35,7 +36,18 @@ from tests.testbed.prometheus import Prometheus
 from tests.testbed.uplink import Uplink, make_uplink
 
 Result = TypeVar("Result")
-COMPONENTS = ("minio", "kafka", "kubernetes", "kwok", "node", "network", "images", "im", "prometheus")
+COMPONENTS = (
+    "minio",
+    "kafka",
+    "kubernetes",
+    "kwok",
+    "node",
+    "network",
+    "images",
+    "im",
+    "prometheus",
+    "kube-state-metrics",
+)
 
 
 class Bed:
@@ -102,6 +114,11 @@ class Bed:
         return InfrastructureManager(self)
 
     @cached_property
+    def kube_state_metrics(self) -> KubeStateMetrics:
+        """kube-state-metrics on the control plane."""
+        return KubeStateMetrics(self)
+
+    @cached_property
     def prometheus(self) -> Prometheus:
         """Prometheus."""
         return Prometheus(self)
@@ -110,7 +127,7 @@ class Bed:
         """The component of that name."""
         if name not in COMPONENTS:
             raise BedError(f"There is no component {name}; there are {', '.join(COMPONENTS)}.")
-        found = getattr(self, name)
+        found = getattr(self, name.replace("-", "_"))
         assert isinstance(found, Component)
         return found
 

@@ -16,6 +16,7 @@ from tests.testbed.building import Job
 from tests.testbed.recipes import (
     KUBERNETES_PROGRAMS,
     DebianPackage,
+    GoMainModule,
     GoProgram,
     KafkaJars,
     KubernetesProgram,
@@ -125,6 +126,15 @@ ARTIFACTS: dict[str, Artifact] = {
         _go("coredns", "CoreDNS", GoProgram(versions.COREDNS, "")),
         _go("helm", "Helm", GoProgram(versions.HELM, "/cmd/helm")),
         _go("kubeconform", "kubeconform", GoProgram(versions.KUBECONFORM, "/cmd/kubeconform")),
+        Artifact(
+            "kube-state-metrics",
+            "kube-state-metrics",
+            versions.KUBE_STATE_METRICS.version,
+            GoMainModule(versions.KUBE_STATE_METRICS, "kube-state-metrics"),
+            "kube-state-metrics",
+            ("kube-state-metrics",),
+            needs=("go",),
+        ),
         Artifact("rclone", "rclone", versions.RCLONE, _rclone, "rclone", ("rclone",)),
         Artifact(
             "im",
@@ -187,6 +197,7 @@ PARTS: dict[str, Part] = {
         Part("network", ("kube-proxy", "coredns")),
         Part("im", ("im",)),
         Part("prometheus", ("prometheus",)),
+        Part("kube-state-metrics", ("kube-state-metrics",)),
         Part("rclone", ("rclone",)),
         Part("oscar-python", tuple(f"oscar-python-{version[0]}" for version in versions.OSCAR_PYTHON)),
         Part("helm", ("helm",)),

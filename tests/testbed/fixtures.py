@@ -17,6 +17,7 @@ from tests.testbed.component import Component
 from tests.testbed.errors import MissingPart
 from tests.testbed.im import InfrastructureManager
 from tests.testbed.kafka import Kafka
+from tests.testbed.kube_state_metrics import KubeStateMetrics
 from tests.testbed.kubernetes import Kubernetes
 from tests.testbed.kwok import Kwok
 from tests.testbed.lookup import may_make_namespaces
@@ -122,6 +123,13 @@ def im(bed: Bed) -> InfrastructureManager:
     """An Infrastructure Manager with the Dummy cloud."""
     begin(bed, "im")
     return bed.im
+
+
+@pytest.fixture(scope="session")
+def kube_state_metrics(bed: Bed) -> KubeStateMetrics:
+    """kube-state-metrics on the control plane."""
+    begin(bed, "kube-state-metrics")
+    return bed.kube_state_metrics
 
 
 @pytest.fixture(scope="session")

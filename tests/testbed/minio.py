@@ -38,6 +38,9 @@ class MinioOptions:
     """Topic of the Kafka target."""
     queue_events: bool = False
     """Keep events that a target did not take in a folder and send them later (`queue_dir`)."""
+    targets: bool = True
+    """Start with the two notification targets. May be changed before any start: a store that was started without its
+    settings serves objects and tells nobody of them."""
     sync_events: bool = False
     """Hand events over before the upload is answered (`MINIO_API_SYNC_EVENTS`)."""
 
@@ -47,6 +50,8 @@ class Minio(Component):
 
     name: ClassVar[str] = "minio"
     WEBHOOK_ARN: ClassVar[str] = "arn:minio:sqs::TESTBED:webhook"
+    QUICK_ARN: ClassVar[str] = "arn:minio:sqs::QUICK:webhook"
+    """A webhook target without a queue, over the same wire, with `/quick` behind the path of the first."""
     KAFKA_ARN: ClassVar[str] = "arn:minio:sqs::TESTBED:kafka"
 
     def __init__(self, bed: Bed) -> None:
@@ -139,7 +144,14 @@ class Minio(Component):
             # Only this check waits until the buckets' notification rules are loaded.
             return await http_ok(f"http://{self.direct}/minio/health/cluster")
 
-        return [Member("minio", server, ready, env=self._settings(kafka.address))]
+        self._kafka = kafka.address
+        return [Member("minio", server, ready)]
+
+    async def before_start(self) -> None:
+        settings = self._settings(self._kafka)
+        if not self.options.targets:
+            settings = {name: value for name, value in settings.items() if not name.startswith("MINIO_NOTIFY_")}
+        self._members["minio"].env = settings
 
     def _settings(self, kafka: Address) -> dict[str, str]:
         options = self.options
@@ -153,6 +165,9 @@ class Minio(Component):
             "MINIO_NOTIFY_WEBHOOK_ENABLE_TESTBED": "on",
             "MINIO_NOTIFY_WEBHOOK_ENDPOINT_TESTBED": f"http://{self.webhook.address}{options.webhook_path}",
             "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_TESTBED": options.webhook_token,
+            "MINIO_NOTIFY_WEBHOOK_ENABLE_QUICK": "on",
+            "MINIO_NOTIFY_WEBHOOK_ENDPOINT_QUICK": f"http://{self.webhook.address}{options.webhook_path.rstrip('/')}/quick",
+            "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_QUICK": options.webhook_token,
             "MINIO_NOTIFY_KAFKA_ENABLE_TESTBED": "on",
             "MINIO_NOTIFY_KAFKA_BROKERS_TESTBED": str(kafka),
             "MINIO_NOTIFY_KAFKA_TOPIC_TESTBED": options.kafka_topic,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.testbed.bed import Bed
 
 HEALTH_PORT = 10248
+METRICS_PORT = 10250
 IMPORT_SECONDS = 180.0
 
 
@@ -112,6 +113,10 @@ class Node(Component):
     async def _end_pods(self) -> None:
         uplink = await self.network()
         self.bed.guardian.ask("kill_below", pid=uplink.init)
+
+    async def metrics(self) -> Address:
+        """Where the kubelet tells its metrics, by HTTPS with a certificate of its own and without a credential."""
+        return Address((await self.network()).node_address, METRICS_PORT)
 
     async def load_image(self, archive: Path) -> None:
         """Give the node an image from a tar (OCI layout or Docker's format)."""
@@ -251,6 +256,9 @@ SystemdCgroup = false
             "address": uplink.node_address,
             "healthzBindAddress": uplink.node_address,
             "healthzPort": HEALTH_PORT,
+            "port": METRICS_PORT,
+            # A minute is the default, and a test that fills a volume would wait for it.
+            "volumeStatsAggPeriod": "2s",
             # Only this bed reaches the node's network.
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"},

@@ -48,6 +48,8 @@ class Prometheus(Component):
             "scrape_configs": [
                 {
                     "job_name": "testbed",
+                    # The kubelet makes its own certificate.
+                    "tls_config": {"insecure_skip_verify": True},
                     "file_sd_configs": [{"files": [f"{targets}/*.json"], "refresh_interval": "1s"}],
                 }
             ],
@@ -65,9 +67,9 @@ class Prometheus(Component):
 
         return [Member("prometheus", argv, ready)]
 
-    def scrape(self, job: str, *targets: Address, path: str = "/metrics") -> None:
+    def scrape(self, job: str, *targets: Address, path: str = "/metrics", scheme: str = "http") -> None:
         """From now on scrape these under the label `job`; called again with the same job it replaces them."""
-        labels = {"job": job, "__metrics_path__": path}
+        labels = {"job": job, "__metrics_path__": path, "__scheme__": scheme}
         groups = [{"targets": [str(target) for target in targets], "labels": labels}]
         draft = self.folder / "targets" / f"{job}.draft"
         draft.write_text(json.dumps(groups))

@@ -54,6 +54,23 @@ class GoProgram:
             shutil.copyfile(source / name, job.folder / Path(name).name)
 
 
+@dataclass(frozen=True)
+class GoMainModule:
+    """`go build` of the program at a module's root, with exactly the dependencies that its own go.sum names; `name` is
+    the program's. For a module of which a proxy gives a version and not the list of versions, which `go install` asks
+    for.
+    """
+
+    module: GoModule
+    name: str
+    needs: tuple[str, ...] = ("go",)
+
+    def __call__(self, job: Job) -> None:
+        source, _ = download_module(self.module)
+        flags = ["-mod=readonly", "-trimpath", "-ldflags", "-s -w"]
+        job.run(["go", "build", *flags, "-o", job.folder / self.name, "."], cwd=source, env={"CGO_ENABLED": "0"})
+
+
 KUBERNETES_PROGRAMS = (
     "kube-apiserver",
     "kube-controller-manager",

@@ -28,6 +28,9 @@ KUBERNETES: Final = GoModule("k8s.io/kubernetes", "v1.34.4", "h1:Yy6R4QB8C9kJPp2
 KWOK: Final = GoModule("sigs.k8s.io/kwok", "v0.8.0", "h1:OTIOTwgROqPMovcTwxICx2eYQ4AwLpSx5EpjbDKF4SQ=")
 COREDNS: Final = GoModule("github.com/coredns/coredns", "v1.15.0", "h1:OBT+OEyHVdUiVxPhrNlC5XZVq3RkSxzQXfZQ76gm5ck=")
 HELM: Final = GoModule("helm.sh/helm/v3", "v3.22.0", "h1:n1if5iQgHYsujPAcO5oonH/KiSNUmqmUF0iGVjSF3AU=")
+KUBE_STATE_METRICS: Final = GoModule(
+    "k8s.io/kube-state-metrics/v2", "v2.18.0", "h1:3T0ydK17wNf+uYyxaTMg0vM0lyqWMAv8xDqZjheMdxk="
+)
 KUBECONFORM: Final = GoModule(
     "github.com/yannh/kubeconform", "v0.8.0", "h1:loDYd3a3spjIFrauqW67CDKF55Oo9R6uvC8AvpVd4ug="
 )
@@ -68,6 +71,7 @@ SECONDS: Final[dict[str, int]] = {
     "kwok": 115,
     "coredns": 160,
     "helm": 165,
+    "kube-state-metrics": 110,
     "kubeconform": 5,
     "rclone": 5,
     "im": 50,

@@ -57,8 +57,10 @@ class Use:
     #: Attempts that the server put off (429, 5xx), and those without any answer.
     pushed_back: int = 0
     unanswered: int = 0
-    #: Requests that were sent again, and the seconds that they waited before it, summed.
+    #: Requests that were sent again.
     retried: int = 0
+    #: Seconds that requests lost to it, summed: in vain for an answer, in the pause after it, and in the queue while
+    #: the server's push-backs let fewer through.
     held_s: float = 0.0
 
 
@@ -134,15 +136,14 @@ class KubernetesClient:
         """
         deadline = time.monotonic() + (self.settings.patience_s if patience_s is None else patience_s)
         while True:
-            await self._gate.enter(urgent=urgent)
+            sent = await self._turn(urgent=urgent)
             try:
-                if not urgent and (held := self._gate.pressure.held_until - time.monotonic()) > 0:
-                    await asyncio.sleep(held)
                 status, retry_after, data = await self._attempt(method, path, body, params, accept, content_type)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure: Unavailable = Unavailable(f"{method} {path}: the API server does not answer ({_say(error)})")
                 failure.__cause__ = error
                 self.use.unanswered += 1
+                self.use.held_s += time.monotonic() - sent
             else:
                 if status < 400:
                     self.use.answered += 1
@@ -160,6 +161,24 @@ class KubernetesClient:
             finally:
                 self._gate.leave()
             await self._pause(failure, deadline)
+
+    async def _turn(self, *, urgent: bool) -> float:
+        """Enter the gate, and wait there while the server wants nothing. Returns the moment when it may be sent."""
+        asked, pressure = time.monotonic(), self._gate.pressure
+        # Where all is well, a queue is our own bound and nobody's push-back.
+        pressed = pressure.pressing(asked)
+        await self._gate.enter(urgent=urgent)
+        try:
+            if not urgent and (held := pressure.held_until - time.monotonic()) > 0:
+                pressed = True
+                await asyncio.sleep(held)
+        except asyncio.CancelledError:
+            self._gate.leave()
+            raise
+        sent = time.monotonic()
+        if pressed:
+            self.use.held_s += sent - asked
+        return sent
 
     async def _pause(self, failure: Unavailable, deadline: float) -> None:
         """Wait as long as the server asked, or raise when that is beyond the deadline."""

@@ -33,6 +33,10 @@ class Pressure:
     def allowed(self) -> int:
         return max(self.least, int(self.limit))
 
+    def pressing(self, now: float) -> bool:
+        """The server's push-backs keep requests back at this moment."""
+        return self.limit < self.most or now < self.held_until
+
     def answered(self) -> None:
         self._pause_s = 0.0
         if self.limit < self.most:
