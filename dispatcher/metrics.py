@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
 from dispatcher.timers import TimerCollector, Timers
+from penstock.model import ErrorClass
 
 #: What a Job in trouble waits for, by the word that the runner has from Kubernetes. Everything else is "other".
 _STUCK = {
@@ -54,7 +55,10 @@ class DispatcherMetrics:
         self.phases = Counter("penstock_dispatcher_records", "Records written, by phase", ["phase"], registry=registry)
         self.jobs = Counter("penstock_dispatcher_jobs", "Jobs submitted", ["function"], registry=registry)
         self.attempts = Counter(
-            "penstock_dispatcher_attempts", "Attempts of items that ended, by outcome", ["outcome"], registry=registry
+            "penstock_dispatcher_attempts",
+            "Attempts of items that ended, by function and outcome",
+            ["function", "outcome"],
+            registry=registry,
         )
         self.traces_exported = Counter(
             "penstock_telemetry_exported", "Ended invocations whose spans a collector took", registry=registry
@@ -65,7 +69,7 @@ class DispatcherMetrics:
         self._gauges()
         # Looking a label up costs as much as a dozen increments, and these are on the path of every item.
         self._recorded: dict[str, Counter] = {}
-        self._ended: dict[str, Counter] = {}
+        self._ended: dict[str, dict[str, Counter]] = {}
         self._submitted: dict[str, Counter] = {}
         self._timed: dict[str, Timers] = {}
         registry.register(TimerCollector(self._timed))
@@ -114,6 +118,9 @@ class DispatcherMetrics:
         counter = self._submitted.get(function)
         if counter is None:
             counter = self._submitted[function] = self.jobs.labels(function)
+            # From nothing on, or a rate would miss whatever is counted before it is looked at for the first time.
+            self._outcome(function, "succeeded")
+            self._outcome(function, ErrorClass.SCRIPT.value)
         counter.inc()
         submit = self._of(function).submit
         for seconds in waited_s:
@@ -132,10 +139,7 @@ class DispatcherMetrics:
         """One attempt of an item ended. `outcome` = "succeeded" or its error class. `waited_s` None = its script was
         never started; `start_s` only for a Job's first item; `publish_s` only where something was published.
         """
-        counter = self._ended.get(outcome)
-        if counter is None:
-            counter = self._ended[outcome] = self.attempts.labels(outcome)
-        counter.inc()
+        self._outcome(function, outcome).inc()
         if waited_s is None:
             return
         timed = self._of(function)
@@ -145,6 +149,13 @@ class DispatcherMetrics:
             timed.start.observe(start_s)
         if publish_s is not None:
             timed.publish.observe(publish_s)
+
+    def _outcome(self, function: str, outcome: str) -> Counter:
+        of_function = self._ended.setdefault(function, {})
+        counter = of_function.get(outcome)
+        if counter is None:
+            counter = of_function[outcome] = self.attempts.labels(function, outcome)
+        return counter
 
     def _of(self, function: str) -> Timers:
         timed = self._timed.get(function)
@@ -179,7 +190,10 @@ class DispatcherMetrics:
         for metric in (self.jobs, self.queued, self.oldest, self.running):
             for function in _functions(metric).difference(functions):
                 metric.remove(function)
-        told: tuple[dict[str, Any], ...] = (self._timed, self._submitted)
+        for function in self._ended.keys() - functions:
+            for outcome in self._ended[function]:
+                self.attempts.remove(function, outcome)
+        told: tuple[dict[str, Any], ...] = (self._timed, self._submitted, self._ended)
         for known in told:
             for function in set(known).difference(functions):
                 del known[function]

@@ -1,7 +1,8 @@
 """Takes one Job from its first item to its last: stage, run, wait for the end, hand over to publication, go on.
 
 The next items are staged while one runs, and an item is published while the next one runs: the script is what
-everything waits for. The launcher is told of one item ahead, so it goes on by itself and never waits for us either.
+everything waits for. The launcher is told of the next one, or of several short ones (`lookahead`), so it goes on by
+itself and never waits for us either.
 Ending an item early (deadline, cancel, memory) leaves the launcher alone, so the rest of the list goes on.
 """
 # Plain os calls, no Path objects: on the path of every item; a Path object costs more than the system call
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 from collections import deque
@@ -18,7 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from dispatcher.process_runner import ending, output_log, processes, reuse
+from dispatcher.process_runner import ending, lookahead, output_log, processes, reuse
 from dispatcher.process_runner.finish import finish
 from dispatcher.process_runner.group import Group
 from dispatcher.process_runner.janitor import Janitor
@@ -40,8 +42,6 @@ _FIRST_LOOK_S = 0.002
 _LONGEST_LOOK_S = 0.1
 _KILL_AGAIN_S = 0.1
 _WORTH_CLEARING = 1024 * 1024
-#: Items that are staged while one runs: one that its launcher knows of, one to be said when that one begins.
-_STAGED_AHEAD = 2
 #: Turns of the loop that the next Job takes from a free slot to its script's start. Publication lets it go first.
 _TURNS = 4
 #: How many launchers one item may be given before it counts as killed.
@@ -97,14 +97,14 @@ class Driver:
         begun = 1
         try:
             for item in job.items:
-                if ahead:
+                while ahead and (ahead[0].done() or not item.prepared):
                     await ahead.popleft()
-                else:
-                    await self._stage(job, item)
-                while begun < len(job.items) and begun <= item.index + _STAGED_AHEAD:
-                    staging = self._stage(job, job.items[begun])
+                await self._stage(job, item)
+                coming = self._to_stage(job, item, begun)
+                if coming:
+                    staging = self._stage_all(job, coming)
                     ahead.append(asyncio.create_task(staging, name=f"stage {job.plan.name}"))
-                    begun += 1
+                    begun += len(coming)
                 if item.state is State.DONE:
                     continue
                 await self._turn(job, item)
@@ -139,6 +139,23 @@ class Driver:
 
     # Staging
 
+    def _to_stage(self, job: Job, item: Item, begun: int) -> list[Item]:
+        """What is to be staged while this item runs, of those from `begun` on: what the launcher is to be told of, and
+        one to be said when the next one begins. Many at a time where there are many, since each time costs.
+        """
+        near, far = job.items[begun : item.index + 3], lookahead.told(job.pace_ms) + 2
+        if near or begun - item.index <= far // 2:
+            more = job.items[begun + len(near) : item.index + far]
+            near += itertools.takewhile(lambda one: one.job_item.trigger.size <= lookahead.SMALL_BYTES, more)
+        return near
+
+    async def _stage_all(self, job: Job, items: list[Item]) -> None:
+        for item in items:
+            await self._stage(job, item)
+            if job.current is not None and job.told <= job.current.index:
+                self._tell_ahead(job)
+        self._tell_ahead(job)
+
     async def _stage(self, job: Job, item: Item) -> None:
         """Bring the input and write the item's variables; a refusal is the item's result."""
         if item.state is not State.WAITING or item.ready:
@@ -161,7 +178,6 @@ class Driver:
                 item.mark = reuse.mark(item.folder.root)
             item.staged = staged
             item.ready = True
-            self._tell_ahead(job)
         except StageError as error:
             self._refuse(job, item, error.error, error.message, error.exit_code)
         except OSError as error:
@@ -208,6 +224,7 @@ class Driver:
             job.current = None
         if held or not item.finished_ms:
             item.finished_ms = now_ms()
+        job.pace_ms = lookahead.pace(job.pace_ms, item.finished_ms - item.started_ms)
         job.alone = job.alone or held
         item.state = State.ENDED
 
@@ -224,6 +241,7 @@ class Driver:
             if lane is None or lane.gone:
                 lane = self._attach(job)
             item.told = lane
+            job.told = item.index
             if not lane.say(f"run {job.plan.name} {item.index}\n"):
                 # It has just gone, or user code filled its FIFO: nothing sensible can be said to it any more.
                 lane.kill()
@@ -233,17 +251,23 @@ class Driver:
             processes.kill_all(job.family)  # without a launcher nobody will ever say how these end
 
     def _tell_ahead(self, job: Job) -> None:
-        """Tell the launcher of the next item, if it knows of the one that runs and of no other."""
+        """Tell the launcher that knows of the one that runs of the next ones that are staged."""
         current, lane = job.current, job.lane
         if job.alone or current is None or lane is None or lane.gone or current.told is not lane:
             return
-        for item in job.items[current.index + 1 : current.index + 1 + _STAGED_AHEAD]:
+        left, news = lookahead.told(job.pace_ms), []
+        for item in job.items[current.index + 1 :]:
             if item.state is State.DONE:
                 continue
-            if item.state is State.WAITING and item.ready and item.told is not lane:
-                word = f"run {job.plan.name} {item.index}\n"
-                item.told = lane if lane.say(word) else None
-            return
+            if not left or item.state is not State.WAITING or not item.ready:
+                break
+            left -= 1
+            if item.told is not lane:
+                news.append(item)
+        if news and lane.say("".join(f"run {job.plan.name} {item.index}\n" for item in news)):
+            job.told = news[-1].index
+            for item in news:
+                item.told = lane
 
     def _orphan(self, job: Job, item: Item) -> None:
         if job.family is not None:

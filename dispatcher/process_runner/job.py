@@ -9,6 +9,7 @@ import enum
 
 import msgspec
 
+from dispatcher.process_runner import lookahead
 from dispatcher.process_runner.lanes import Lane
 from dispatcher.process_runner.layout import ItemFolder, JobFolder
 from dispatcher.process_runner.processes import Family
@@ -88,6 +89,11 @@ class Item:
         self.ended: asyncio.Future[None] | None = None
         self.deadline: asyncio.TimerHandle | None = None
 
+    @property
+    def prepared(self) -> bool:
+        """Nothing is left to be staged."""
+        return self.ready or self.state is not State.WAITING
+
 
 class Job:
     """`lane` is the launcher it runs on, None = none (yet, or any more)."""
@@ -99,15 +105,18 @@ class Job:
         "family",
         "folder",
         "freed_ms",
+        "heard",
         "items",
         "lane",
         "node",
+        "pace_ms",
         "phase",
         "plan",
         "reason",
         "scripts_done",
         "started",
         "strays",
+        "told",
         "watched",
     )
 
@@ -125,6 +134,10 @@ class Job:
         self.lane: Lane | None = None
         #: When its launcher was last done with a script (ms).
         self.freed_ms = 0
+        #: The last item that its launcher was told of, and the last that it said the end of; -1 = none.
+        self.told = self.heard = -1
+        #: What an item takes (ms), 0 = not known yet.
+        self.pace_ms = 0.0
         #: A process may have left the launcher's session, of those up to the number that was `watched` last. It is
         #: found by its working folder, so no item's folder is moved until it has been ended.
         self.strays = False
@@ -152,6 +165,13 @@ class Job:
     @property
     def over(self) -> bool:
         return self.phase in {JobPhase.FINISHED, JobPhase.LOST}
+
+    @property
+    def calm(self) -> bool:
+        """Its launcher has enough to go on with, so nobody need hurry to hear what it says."""
+        if self.current is None or self.alone:
+            return False
+        return lookahead.calm(self.told - max(self.heard, self.current.index), self.pace_ms)
 
     def find(self, invocation: str) -> Item | None:
         return next((item for item in self.items if item.job_item.invocation == invocation), None)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 
 from dispatcher.process_runner import processes
 from dispatcher.process_runner.layout import LAUNCHER, SHELL
+from dispatcher.process_runner.lookahead import PAUSE_S
 from penstock.errors import InvalidInput, Unavailable
 
 FOLDER = ".lanes"
@@ -95,14 +96,18 @@ class Lane:
 class Lanes:
     """All launchers. `heard` is told what they say: (Job, index of the item that ended)."""
 
-    def __init__(self, workdir: str, heard: Callable[[str, int], None], *, warm: int) -> None:
-        """`warm` = how many idle ones are kept. Raises OSError."""
+    def __init__(
+        self, workdir: str, heard: Callable[[str, int], None], *, warm: int, calm: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`warm` = how many idle ones are kept; `calm` = nobody need hurry to hear the next word. Raises OSError."""
         self._loop = asyncio.get_running_loop()
         self._workdir = workdir
         self._folder = f"{workdir}/{FOLDER}"
         self._alive = f"{workdir}/{FOLDER}/alive"
         self._heard = heard
         self._warm = warm
+        self._calm = calm
+        self._pause: asyncio.TimerHandle | None = None
         self._rest = b""
         self._all: dict[int, Lane] = {}
         self._idle: list[Lane] = []
@@ -117,7 +122,9 @@ class Lanes:
         self._loop.add_reader(self._ears, self.listen)
 
     def listen(self) -> None:
-        """Read what is there and pass on each `NAME exit N CODE`. It is a hint: whoever hears it looks at the files."""
+        """Read what is there and pass on each `NAME exit N CODE`. It is a hint: whoever hears it looks at the files.
+        Then have ears again after a pause, where there is no hurry.
+        """
         try:
             data = os.read(self._ears, 65536)
         except BlockingIOError:
@@ -128,6 +135,14 @@ class Lanes:
             words = line.split()
             if len(words) == 4 and words[1] == b"exit" and words[2].isdigit() and len(words[2]) < 8:
                 self._heard(words[0].decode("ascii", "replace"), int(words[2]))
+        if self._pause is None and self._calm():
+            self._loop.remove_reader(self._ears)
+            self._pause = self._loop.call_later(PAUSE_S, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._ears, self.listen)
+        self.listen()
 
     def take(self, environment: Mapping[str, str]) -> Lane:
         """A launcher with exactly this environment: a warm one, else a new one. Raises InvalidInput, Unavailable."""
@@ -275,6 +290,9 @@ class Lanes:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         for lane in list(self._all.values()):
             self.kill(lane)
         self._loop.remove_reader(self._ears)

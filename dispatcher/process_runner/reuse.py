@@ -21,6 +21,8 @@ _TICK_NS = 20_000_000
 BLANK = ".blank"
 
 
+#: A regular file that its owner can read, and no bit beside the usual rights.
+_KIND, _OURS = ~0o377, stat.S_IFREG | stat.S_IRUSR
 _KNOWN = {"in", "out", "work", "env", "code", "log"}
 
 
@@ -52,22 +54,26 @@ def reset(root: str, before: Mark | None) -> bool:
     then. Raises OSError.
     """
     made, work = os.lstat(root), os.lstat(f"{root}/work")
+    rights = made.st_mode, made.st_uid, made.st_gid
     for status in (work, os.lstat(f"{root}/in"), os.lstat(f"{root}/out")):
-        if not like(status, made, stat.S_IFDIR):
+        if (status.st_mode, status.st_uid, status.st_gid) != rights:
             return False
     unread = before is None or _seen(made) != before.root or _seen(work) != before.work
     if unread and (os.listdir(f"{root}/work") or not _KNOWN.issuperset(os.listdir(root))):
         return False
     if os.listdir(f"{root}/out"):
         return False
-    files = [f"{root}/in/{name}" for name in os.listdir(f"{root}/in")]
-    if len(files) > 1 or not all(blanked(path, made) for path in (*files, f"{root}/env", f"{root}/code")):
+    inputs = os.listdir(f"{root}/in")
+    if len(inputs) > 1 or not blanked(f"{root}/env", made) or not blanked(f"{root}/code", made):
         return False
     output = os.lstat(f"{root}/log")
     if output.st_size or output.st_nlink != 1 or not stat.S_ISREG(output.st_mode):
         return False
-    if files:
-        os.rename(files[0], f"{root}/in/{BLANK}")
+    if inputs:
+        path = f"{root}/in/{inputs[0]}"
+        if not blanked(path, made):
+            return False
+        os.rename(path, f"{root}/in/{BLANK}")
     return True
 
 
@@ -85,8 +91,8 @@ def blanked(path: str, made: os.stat_result) -> bool:
         return False
     try:
         status = os.fstat(descriptor)
-        ours = (status.st_mode & ~0o777, status.st_nlink, status.st_uid) == (stat.S_IFREG, 1, made.st_uid)
-        ours = ours and bool(status.st_mode & stat.S_IRUSR) and not os.listxattr(descriptor)
+        ours = status.st_mode & _KIND == _OURS and status.st_nlink == 1 and status.st_uid == made.st_uid
+        ours = ours and not os.listxattr(descriptor)
         if ours and status.st_size:
             # By the open file: once it is closed the next writer's data is no longer hurried to the disk.
             os.ftruncate(descriptor, 0)

@@ -76,7 +76,8 @@ class ProcessRunner:
             self._workdir = str(workdir.resolve())
             warm = self._settings.warm
             self._janitor = Janitor(self._workdir)
-            self._lanes = Lanes(self._workdir, self._heard, warm=(os.cpu_count() or 1) if warm is None else warm)
+            warm = (os.cpu_count() or 1) if warm is None else warm
+            self._lanes = Lanes(self._workdir, self._heard, warm=warm, calm=self._calm)
         except OSError as error:
             raise trouble(error, str(workdir)) from error
         self._driver = Driver(
@@ -208,7 +209,13 @@ class ProcessRunner:
     def _heard(self, name: str, index: int) -> None:
         job = self._jobs.get(name)
         if job is not None and index < len(job.items):
+            job.heard = max(job.heard, index)
             self._driver.look(job, job.items[index])
+
+    def _calm(self) -> bool:
+        """Every launcher that serves a Job has enough to go on with."""
+        running = [job.calm for job in self._jobs.values() if not (job.over or job.scripts_done)]
+        return bool(running) and all(running)
 
     def _tick(self) -> None:
         """One turn of the slow watch: memory each time; size of logs and lost words now and then."""

@@ -57,8 +57,8 @@ FIRES: dict[str, tuple[dict[str, str], int]] = {
     "PenstockInvocationsDied": ({f'penstock_invocations{{{FN}, phase="dead"}}': "0x5 1x20"}, 8),
     "PenstockFunctionFails": (
         {
-            f'penstock_invocations{{{FN}, phase="failed"}}': "0+5x60",
-            f'penstock_invocations{{{FN}, phase="succeeded"}}': "0+1x60",
+            f'penstock_dispatcher_attempts_total{{{FN}, outcome="script"}}': "0+5x60",
+            f'penstock_dispatcher_attempts_total{{{FN}, outcome="succeeded"}}': "0+1x60",
         },
         40,
     ),

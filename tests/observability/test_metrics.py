@@ -74,7 +74,7 @@ def test_an_item_whose_script_never_began_is_counted_and_not_timed() -> None:
     registry = CollectorRegistry()
     DispatcherMetrics(registry).ended("f", "gone")
     told = text(registry)
-    assert 'penstock_dispatcher_attempts_total{outcome="gone"} 1.0' in told
+    assert 'penstock_dispatcher_attempts_total{function="f",outcome="gone"} 1.0' in told
     assert "penstock_dispatcher_run_seconds_count" not in told
 
 
@@ -112,7 +112,10 @@ async def test_the_hops_of_an_item_are_told_by_a_working_dispatcher(tmp_path: Pa
         await bench.close()
     for hop in ("intake", "submit", "wait", "run"):
         assert f'penstock_dispatcher_{hop}_seconds_count{{function="thumbs"}} 3.0' in told, hop
-    assert 'penstock_dispatcher_attempts_total{outcome="succeeded"} 3.0' in told
+    assert 'penstock_dispatcher_attempts_total{function="thumbs",outcome="succeeded"} 3.0' in told
+    assert 'penstock_dispatcher_attempts_total{function="thumbs",outcome="script"} 0.0' in told, (
+        "rates begin at nothing"
+    )
 
 
 # ---- what every service tells

@@ -9,8 +9,13 @@ import signal
 import time
 from pathlib import Path
 
-from dispatcher.process_runner import ProcessRunner, processes
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.process_runner import ProcessRunner, lookahead, processes
 from dispatcher.process_runner.job import Job, State
+from dispatcher.process_runner.lanes import Lanes
 from penstock.model import BucketEvent, ErrorClass, JobPhase
 from tests.process_runner.support import (
     PATIENCE_S,
@@ -184,3 +189,79 @@ async def test_the_folder_of_an_item_that_is_through_serves_a_later_one(bench: B
         f"out/{number}" for number in range(40)
     )
     assert len(os.listdir(job_of(bench).folder.root)) < 40  # noqa: PTH208  (as the code does)
+
+
+@given(st.lists(st.floats(min_value=0, max_value=10_000), min_size=1, max_size=50))
+def test_a_launcher_is_told_of_as_much_as_covers_a_moment(times: list[float]) -> None:
+    pace = 0.0
+    for took in times:
+        pace = lookahead.pace(pace, took)
+        assert max(1.0, took) <= pace <= max(1.0, *times)  # one long item is enough for caution
+    count = lookahead.told(pace)
+    assert 1 <= count <= lookahead.MOST
+    assert count == 1 or count * pace <= lookahead.COVER_MS
+    assert not lookahead.calm(0, pace)
+    assert not lookahead.calm(1, pace) or pace >= 2000 * lookahead.PAUSE_S
+
+
+def test_nothing_is_known_of_the_first_item() -> None:
+    assert lookahead.told(0.0) == 1
+    assert not lookahead.calm(lookahead.MOST, 0.0)
+
+
+async def test_a_launcher_of_short_items_is_told_of_several(bench: Bench, tmp_path: Path) -> None:
+    """While one of them waits, its launcher knows of more than the next, in their order and without a gap."""
+    gate, runs = tmp_path / "gate", tmp_path / "runs"
+    script = f"""case $INPUT_FILE_PATH in *29) while [ ! -e {gate} ]; do sleep 0.01; done;; esac
+        basename $INPUT_FILE_PATH >>{runs}"""
+    await bench.runner.submit(plan(script, *await put(bench, 60)))
+    job = job_of(bench)
+    await eventually(lambda: job.current is job.items[29])
+    job.pace_ms = 4.0  # as short as they are on a quiet machine
+    assert isinstance(bench.runner, ProcessRunner)
+    await eventually(lambda: job.items[31].ready)
+    bench.runner._driver._tell_ahead(job)
+    known = [item.index for item in job.items if item.told is job.lane and item.state is State.WAITING]
+    assert known == list(range(30, 30 + len(known)))
+    assert 2 <= len(known) <= lookahead.MOST  # the pace may have been a shorter one until now
+    assert job.told == known[-1]
+    assert job.calm == (len(known) * 4.0 >= 20)
+    gate.touch()
+    results = (await bench.end("job-1")).results
+    assert [result.error for result in results] == [None] * 60
+    assert runs.read_text().split() == [str(number) for number in range(60)]
+
+
+async def test_large_inputs_are_not_brought_long_before_their_turn(bench: Bench, tmp_path: Path) -> None:
+    large = [await bench.put(f"{number}", b"x" * (lookahead.SMALL_BYTES + 1)) for number in range(12)]
+    await bench.runner.submit(plan(gated(tmp_path / "gate", "true"), *large))
+    job = job_of(bench)
+    job.pace_ms = 1.0
+    await eventually(lambda: job.items[2].ready)
+    assert isinstance(bench.runner, ProcessRunner)
+    assert bench.runner._driver._to_stage(job, job.items[0], 3) == []
+    assert [item.index for item in bench.runner._driver._to_stage(job, job.items[2], 3)] == [3, 4]
+    (tmp_path / "gate").touch()
+    assert [result.error for result in (await bench.end("job-1")).results] == [None] * 12
+
+
+@pytest.mark.parametrize("calm", [True, False])
+async def test_nobody_listens_for_a_moment_where_there_is_no_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, calm: bool
+) -> None:
+    monkeypatch.setattr("dispatcher.process_runner.lanes.PAUSE_S", 3600)
+    heard: list[int] = []
+    lanes = Lanes(str(tmp_path), lambda _, index: heard.append(index), warm=0, calm=lambda: calm)
+    mouth = os.open(tmp_path / ".lanes/alive", os.O_WRONLY | os.O_NONBLOCK)
+    os.write(mouth, b"job-1 exit 0 0\n")
+    await eventually(lambda: heard == [0])
+    os.write(mouth, b"job-1 exit 1 0\njob-1 exit 2 0\n")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert heard == ([0] if calm else [0, 1, 2])
+    if lanes._pause is not None:
+        lanes._pause.cancel()
+        lanes._listen_again()
+    assert heard == [0, 1, 2]
+    os.close(mouth)
+    lanes.close()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock.adapters.directory import copying, listing, names, paths, trouble
+from penstock.adapters.directory import beneath, copying, listing, names, paths, trouble
 from penstock.adapters.directory.durable import FolderSync, Scratch
 from penstock.adapters.directory.metadata import Metadata
 from penstock.adapters.target import open_target
@@ -175,6 +175,10 @@ class Engine:
 
     def open(self, bucket: str, key: str) -> tuple[int, os.stat_result]:
         """Open for reading; the caller closes."""
+        if beneath.AVAILABLE and legal_bucket(bucket):
+            names.split_key(key)
+            with contextlib.suppress(OSError):  # the way below finds out what is wrong, and says it
+                return paths.checked(beneath.open_beneath(self.root, f"{bucket}/{key}", paths.FILE))
         with self.locate(bucket, key, "read") as (folder, name):
             return paths.open_file(folder, name)
 

@@ -1,8 +1,8 @@
-"""Files that are moved into place instead of copied, many at a time, in two halves.
+"""Files that are moved into place instead of copied, many at a time, in four steps.
 
-`begin_moves` looks, stamps and opens everything: dozens of short system calls, cheaper on the event loop than in a
-thread that takes the interpreter from it before and after each. `finish_moves` has only what waits for the disk, and
-runs in a thread.
+`begin_moves` looks, stamps and opens everything, `place_moves` gives the files their names, `end_moves` tells what
+became of them: dozens of short system calls, cheaper on the event loop than in a thread that takes the interpreter from
+it before and after each. `sync_moves` and `confirm_moves` have only what waits for the disk, and run in threads.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ class Move(NamedTuple):
 Answer = ObjectInfo | PenstockError | copying.Aborted | None
 
 
-class _Moving:
+class Moving:
     """One file on its way. What went wrong is its `answer` at once; `descriptor` is the file itself, whose state at the
     end is the answer: another writer may put another one in its place at any moment.
     """
 
-    __slots__ = ("answer", "beside", "descriptor", "folder", "move", "name", "replaced", "settled")
+    __slots__ = ("answer", "beside", "descriptor", "folder", "move", "name", "replaced", "settled", "source")
 
     def __init__(self, move: Move) -> None:
         self.move = move
+        self.source = str(move.source)
         self.answer: Answer = None
         #: Nothing is left to be done: the answer stands.
         self.settled = False
@@ -62,11 +63,11 @@ class _Moving:
 
 
 class Turn:
-    """The files of one turn and the folders that they share. `finish_moves` closes what it holds open."""
+    """The files of one turn and the folders that they share. `end_moves` closes what it holds open."""
 
     __slots__ = ("folders", "grown", "movings")
 
-    def __init__(self, movings: list[_Moving]) -> None:
+    def __init__(self, movings: list[Moving]) -> None:
         self.movings = movings
         self.folders: dict[tuple[str, ...], int] = {}
         #: Folders that got a new child on the way.
@@ -80,12 +81,22 @@ class Turn:
 
 class Mover(Publisher):
     def publish_moves(self, moves: Sequence[Move]) -> list[Answer]:
-        """Both halves. Per file what became of it, as it would be returned or raised."""
+        """All steps. Per file what became of it, as it would be returned or raised."""
         return self.finish_moves(self.begin_moves(moves))
+
+    def finish_moves(self, turn: Turn) -> list[Answer]:
+        """All steps but the first, in a thread."""
+        try:
+            self.sync_moves(turn.movings)
+            self.place_moves(turn)
+            self.confirm_moves(turn)
+        finally:
+            answers = self.end_moves(turn)
+        return answers
 
     def begin_moves(self, moves: Sequence[Move]) -> Turn:
         """All that does not wait for the disk."""
-        turn = Turn([_Moving(move) for move in moves])
+        turn = Turn([Moving(move) for move in moves])
         for moving in turn.movings:
             move = moving.move
             try:
@@ -96,13 +107,13 @@ class Mover(Publisher):
                 moving.settle(_refusal(error, move))
         return turn
 
-    def _begin(self, moving: _Moving, turn: Turn) -> None:
+    def _begin(self, moving: Moving, turn: Turn) -> None:
         move = moving.move
         *folders, moving.name = names.split_key(move.key)
         if not legal_bucket(move.bucket):
             raise trouble.no_bucket(move.bucket)
         try:
-            moving.descriptor = os.open(move.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            moving.descriptor = os.open(moving.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 moving.settle(None)
@@ -142,53 +153,85 @@ class Mover(Publisher):
             turn.folders[folders] = folder
         return folder
 
-    def finish_moves(self, turn: Turn) -> list[Answer]:
-        """What waits for the disk, in a thread. The files share the syncs of their folders, so none is durable before
-        all are in place.
+    def sync_moves(self, movings: Sequence[Moving]) -> None:
+        """Put some of a turn's files on disk, in a thread."""
+        for moving in movings:
+            move = moving.move
+            if moving.settled:
+                continue
+            try:
+                copying.check(move.abort)
+                if moving.beside:
+                    self.metadata.keep_beside(move.bucket, move.key, moving.descriptor, moving.beside)
+                os.fsync(moving.descriptor)
+            except (PenstockError, copying.Aborted) as error:
+                moving.settle(error)
+            except OSError as error:
+                moving.settle(_refusal(error, move))
+
+    def place_moves(self, turn: Turn) -> None:
+        """Give the files that are on disk their names."""
+        for moving in turn.movings:
+            if moving.settled:
+                continue
+            try:
+                self._place_moving(moving, turn)
+            except (PenstockError, copying.Aborted) as error:
+                moving.settle(error)
+            except OSError as error:
+                moving.settle(_refusal(error, moving.move))
+
+    def _place_moving(self, moving: Moving, turn: Turn) -> None:
+        move = moving.move
+        copying.check(move.abort)
+        for _ in range(TRIES):
+            if rename(None, moving.source, moving.folder, move.bucket, move.key, if_absent=False):
+                return
+            # Somebody deleted the folder under our feet: it is made anew.
+            folders = (move.bucket, *move.key.split("/")[:-1])
+            moving.folder, grown = self.make_folders(move.bucket, move.key, folders)
+            turn.grown += [*grown, moving.folder]
+        moving.settle(trouble.restless(move.bucket, move.key))
+
+    def confirm_moves(self, turn: Turn) -> None:
+        """Put the names on disk, in a thread. The files share the syncs of their folders, so none is durable before all
+        are in place.
         """
+        placed = [moving for moving in turn.movings if not moving.settled]
+        if not placed:
+            return
+        folders = dict.fromkeys((*turn.grown, *(moving.folder for moving in placed)))
+        failed = {folder: error for folder in folders if (error := self._synced(folder)) is not None}
+        for moving in placed if failed else ():
+            for folder in (moving.folder, *turn.grown):
+                if folder in failed:
+                    moving.settle(trouble.translate(failed[folder], moving.move.bucket, moving.move.key, "written"))
+                    break
+
+    def _synced(self, folder: int) -> OSError | None:
+        try:
+            self.sync.sync(folder)
+        except OSError as error:
+            return error
+        return None
+
+    def end_moves(self, turn: Turn) -> list[Answer]:
+        """What became of each file; closes what the turn holds open."""
         try:
             for moving in turn.movings:
                 if not moving.settled:
-                    self._place_moving(moving, turn)
-            failed: dict[tuple[int, int], OSError | None] = {}
-            for moving in turn.movings:
-                if not moving.settled:
-                    self._confirm_moving(moving, turn, failed)
+                    self._tell(moving)
         finally:
             turn.close()
         return [moving.answer for moving in turn.movings]
 
-    def _place_moving(self, moving: _Moving, turn: Turn) -> None:
+    def _tell(self, moving: Moving) -> None:
         move = moving.move
         try:
-            copying.check(move.abort)
-            if moving.beside:
-                self.metadata.keep_beside(move.bucket, move.key, moving.descriptor, moving.beside)
-            os.fsync(moving.descriptor)
-            copying.check(move.abort)
-            for _ in range(TRIES):
-                if rename(None, str(move.source), moving.folder, move.bucket, move.key, if_absent=False):
-                    return
-                # Somebody deleted the folder under our feet: it is made anew.
-                folders = (move.bucket, *move.key.split("/")[:-1])
-                moving.folder, grown = self.make_folders(move.bucket, move.key, folders)
-                turn.grown += [*grown, moving.folder]
-            moving.settle(trouble.restless(move.bucket, move.key))
-        except (PenstockError, copying.Aborted) as error:
-            moving.settle(error)
-        except OSError as error:
-            moving.settle(_refusal(error, move))
-
-    def _confirm_moving(self, moving: _Moving, turn: Turn, synced: dict[tuple[int, int], OSError | None]) -> None:
-        move = moving.move
-        try:
-            for folder in (moving.folder, *turn.grown):
-                self.sync_once(folder, synced)
             if moving.replaced:
                 self.metadata.forget(move.bucket, move.key, moving.replaced)
-            moving.settle(
-                with_metadata(paths.info_of(move.bucket, move.key, os.fstat(moving.descriptor)), move.metadata)
-            )
+            info = paths.info_of(move.bucket, move.key, os.fstat(moving.descriptor))
+            moving.settle(with_metadata(info, move.metadata))
         except OSError as error:
             moving.settle(trouble.translate(error, move.bucket, move.key, "written"))
 

@@ -22,7 +22,7 @@ from penstock.model import ObjectInfo
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK opening a FIFO that somebody put into a bucket would hang.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _ETAG = struct.Struct("<qqQ")
 #: The kernel stamps changes with the time of its last tick. Rounded up, so that a file that came just after a function
@@ -91,7 +91,11 @@ def make_folders(root: int, names: Sequence[str]) -> tuple[int, list[int]]:
 
 def open_file(parent: int, name: str) -> tuple[int, os.stat_result]:
     """Open a regular file for reading. Raises OSError: ENOENT also for folders, links, FIFOs and devices."""
-    descriptor = os.open(name, _FILE, dir_fd=parent)
+    return checked(os.open(name, FILE, dir_fd=parent))
+
+
+def checked(descriptor: int) -> tuple[int, os.stat_result]:
+    """An open file, if it is a regular one; else it is closed. Raises FileNotFoundError."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
@@ -131,7 +135,7 @@ def being_written(parent: int, name: str) -> bool | None:
     if not _HAS_LEASES:
         return None
     try:
-        descriptor = os.open(name, _FILE, dir_fd=parent)
+        descriptor = os.open(name, FILE, dir_fd=parent)
     except OSError:
         return None  # gone or unreadable: whoever takes it next meets that by itself
     try:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TypeVar
 
 from penstock.adapters.directory import copying, names, trouble
 from penstock.adapters.directory.engine import Probe
-from penstock.adapters.directory.moving import Answer, Move, Mover
+from penstock.adapters.directory.moving import Answer, Move, Mover, Moving, Turn
 from penstock.errors import Closed, InvalidInput, NotFound, Superseded
 from penstock.model import ObjectInfo
 from penstock.model.buckets import check_bucket
@@ -32,8 +33,13 @@ _FEW = 8
 _CHUNK = 1024 * 1024
 #: Enough that concurrent syncs share journal commits: 8 at once take a quarter of the time of one after the other.
 _THREADS = 16
-#: Files moved by one thread: enough to share what a hop costs, few enough to have several syncs at once.
-_MOVES = 4
+#: Files moved in one turn, which share the syncs of their folders.
+_MOVES = 16
+#: So few are moved in one hop to a thread; of more, only what waits for the disk is done in threads.
+_ONE_HOP = 2
+#: Files synced by one thread: each takes the interpreter from the event loop after every sync, so one does, unless the
+#: disk is slow. Then several syncs at once share what they wait for.
+_SYNCS, _SYNCS_SLOW, _SLOW_S = _MOVES, 4, 0.0015
 
 
 class DirectoryStore:
@@ -60,6 +66,9 @@ class DirectoryStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="directory-store")
         #: To be moved in this turn of the loop.
         self._moves: list[tuple[Move, asyncio.Future[Answer]]] = []
+        self._turns: set[asyncio.Task[None]] = set()
+        #: What the sync of one file took last (s).
+        self._sync_s = 0.0
         self._closed = False
 
     async def create_bucket(self, bucket: str) -> bool:
@@ -222,8 +231,39 @@ class DirectoryStore:
                 for _, future in part:
                     future.set_exception(error)
                 raise
-            work = asyncio.get_running_loop().run_in_executor(self._threads, self._engine.finish_moves, turn)
-            work.add_done_callback(functools.partial(_tell, [future for _, future in part]))
+            futures = [future for _, future in part]
+            if len(part) <= _ONE_HOP:
+                work = asyncio.get_running_loop().run_in_executor(self._threads, self._engine.finish_moves, turn)
+                work.add_done_callback(functools.partial(_tell, futures))
+                continue
+            task = asyncio.create_task(self._move_together(turn, futures), name="directory store: move")
+            self._turns.add(task)
+            task.add_done_callback(self._turns.discard)
+
+    async def _move_together(self, turn: Turn, futures: Sequence[asyncio.Future[Answer]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            try:
+                each = _SYNCS if self._sync_s < _SLOW_S else _SYNCS_SLOW
+                parts = [turn.movings[start : start + each] for start in range(0, len(turn.movings), each)]
+                syncs = [loop.run_in_executor(self._threads, self._sync, part) for part in parts]
+                self._sync_s = max(await asyncio.gather(*syncs))
+                self._engine.place_moves(turn)
+                await loop.run_in_executor(self._threads, self._engine.confirm_moves, turn)
+            finally:
+                answers = self._engine.end_moves(turn)
+        except BaseException as error:  # a bug: whoever waits must hear of it
+            for future in futures:
+                future.set_exception(error)
+            raise
+        for future, answer in zip(futures, answers, strict=True):
+            future.set_result(answer)
+
+    def _sync(self, movings: Sequence[Moving]) -> float:
+        """Returns the seconds that each took."""
+        began = time.monotonic()
+        self._engine.sync_moves(movings)
+        return (time.monotonic() - began) / len(movings)
 
     async def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
         if version_id is not None:
@@ -237,6 +277,8 @@ class DirectoryStore:
             return
         self._start_moves()
         self._closed = True
+        if self._turns:
+            await asyncio.wait(self._turns)
         await asyncio.to_thread(self._threads.shutdown)
         self._engine.close()
 

@@ -90,7 +90,7 @@ async def test_files_are_on_disk_before_they_have_names_and_a_folder_is_synced_o
     watch_syncs(monkeypatch, steps)
     answers = store._engine.publish_moves(moves(made(tmp_path, 3), "a/"))
     assert all(isinstance(answer, ObjectInfo) for answer in answers)
-    assert steps == ["file", "rename"] * 3 + ["folder"]
+    assert steps == ["file"] * 3 + ["rename"] * 3 + ["folder"]
 
 
 async def test_a_folder_that_cannot_be_synced_fails_every_file_in_it(
@@ -148,3 +148,48 @@ async def test_a_folder_that_is_deleted_meanwhile_is_made_anew(store: DirectoryS
     answers = store._engine.finish_moves(turn)
     assert all(isinstance(answer, ObjectInfo) for answer in answers)
     assert await read(store, "a/b/made-1") == b"1"
+
+
+async def test_many_at_once_are_on_disk_before_they_have_names(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store.root / "results/a").mkdir()
+    steps: list[str] = []
+    watch_syncs(monkeypatch, steps)
+    for slow in (False, True):
+        store._sync_s = 1.0 if slow else 0.0  # the first time one thread syncs all, then several share them
+        files = made(tmp_path, 10)
+        infos = await asyncio.gather(
+            *(store.publish(file, "results", f"a/{slow}-{file.name}", consume=True) for file in files)
+        )
+        assert [info.key for info in infos] == [f"a/{slow}-{file.name}" for file in files]
+        assert steps == ["file"] * 10 + ["rename"] * 10 + ["folder"]
+        steps.clear()
+
+
+async def test_closing_completes_many_that_were_begun(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "buckets", settle_s=60)
+    await store.create_bucket("results")
+    publishing = [
+        asyncio.create_task(store.publish(file, "results", file.name, consume=True), name=file.name)
+        for file in made(tmp_path, 10)
+    ]
+    for _ in range(3):  # the files are being synced; they have no names yet
+        await asyncio.sleep(0)
+    await store.close()
+    assert len(await asyncio.gather(*publishing)) == 10
+    assert len(list((tmp_path / "buckets/results").iterdir())) == 10
+
+
+async def test_one_that_fails_takes_no_other_along(store: DirectoryStore, tmp_path: Path) -> None:
+    files = made(tmp_path, 6)
+    (store.root / "results/taken").mkdir()
+    (store.root / "results/taken/k").write_text("x")
+    keys = ["taken" if number == 2 else file.name for number, file in enumerate(files)]
+    answers = await asyncio.gather(
+        *(store.publish(file, "results", key, consume=True) for file, key in zip(files, keys, strict=True)),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, ObjectInfo) for answer in answers] == [True, True, False, True, True, True]
+    assert isinstance(answers[2], Unsupported)
+    assert files[2].exists()
