@@ -50,6 +50,8 @@ META_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,ap
 # How long is waited, in seconds; nothing of it is part of a figure.
 BED_S = 600
 PROBE_S = 30
+#: How often a dispatcher at work is asked whether it still lives.
+ALIVE_S = 5.0
 #: For a count to grow again: a process that lost its turn takes it up again within a minute, on a busy machine too.
 QUIET_S = 180
 #: For a ledger to be read from the log again, during which nothing is told.
@@ -155,8 +157,14 @@ async def create(report: Report, bed: Bed, api: KubernetesClient, folder: Path, 
         program = await stage.start(PENSTOCK_JOBS_PENDING=str(10 * count))
 
         async def made(wanted: int) -> float:
+            asked = 0.0
+
             async def there() -> float:
-                await metric(program, "penstock_dispatcher_active")  # whether it lives
+                nonlocal asked
+                # Seldom: telling all its metrics takes the dispatcher's time, which is what is measured.
+                if time.monotonic() - asked > ALIVE_S:
+                    await metric(program, "penstock_dispatcher_active")
+                    asked = time.monotonic()
                 return await jobs_there(api, stage.namespace)
 
             words = "Jobs that the API server holds"
