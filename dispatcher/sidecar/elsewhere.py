@@ -5,7 +5,7 @@ mounted in this sidecar alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -21,7 +21,7 @@ _decode = msgspec.json.Decoder(dict[str, OtherStore]).decode
 class OtherStores:
     """Connections by provider reference (`s3.archive`), made when the first output goes there."""
 
-    def __init__(self, told: dict[str, OtherStore], patience_s: float) -> None:
+    def __init__(self, told: Mapping[str, OtherStore], patience_s: float) -> None:
         self._told = told
         self._patience_s = patience_s
         self._open: dict[tuple[str, bool], S3] = {}
@@ -57,13 +57,13 @@ class OtherStores:
         )
 
 
-def other_stores(folder: str, patience_s: float) -> OtherStores:
+def read_stores(folder: str) -> dict[str, OtherStore]:
     """What is mounted there; nothing when nothing is. Raises OSError, InvalidInput (never with a part of a key)."""
     try:
         with open(f"{folder}/stores.json", "rb", buffering=0) as stream:  # noqa: PTH123 - pathlib is not imported here
-            return OtherStores(_decode(stream.readall()), patience_s)
+            return _decode(stream.readall())
     except FileNotFoundError:
-        return OtherStores({}, patience_s)
+        return {}
     except msgspec.DecodeError:
         # Without the cause: its text could hold a part of a key.
         raise InvalidInput("the keys of other stores cannot be read; apply the function again", where=folder) from None

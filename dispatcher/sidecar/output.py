@@ -23,7 +23,7 @@ import msgspec
 
 from dispatcher.sidecar import pair, pod
 from dispatcher.sidecar.course import Act, Course, Ended, Say, Settle, State, Turn
-from dispatcher.sidecar.elsewhere import other_stores
+from dispatcher.sidecar.elsewhere import OtherStores, read_stores
 from dispatcher.sidecar.logs import LOG_LIMIT, trim
 from dispatcher.sidecar.publishing import Publisher, exit_code_of
 from dispatcher.sidecar.s3 import S3
@@ -64,7 +64,7 @@ class Output:
         self._items = pod.read_items(place)
         settings = pod.store_settings(place, environ)
         self._store = S3(settings)
-        others = other_stores(place.stores, settings.patience_s)
+        others = OtherStores(read_stores(place.stores), settings.patience_s)
         self._publisher = Publisher(self._store, place, plan, self._job, self._items, others=others)
         settled = self._publisher.settled()
         self._results: dict[int, ItemResult] = {}

@@ -54,6 +54,7 @@ class Publisher:
     ) -> None:
         self._store = store
         self._others = others
+        self._elsewhere = others.names
         self._place = place
         self._plan = plan
         self._job = job
@@ -119,7 +120,7 @@ class Publisher:
 
     def _prepare(self, folder: str) -> Prepared:
         found = walk(folder)
-        routed, missing = sort_out(found, self._plan.outputs, keep=True, elsewhere=self._others.names)
+        routed, missing = sort_out(found, self._plan.outputs, keep=True, elsewhere=self._elsewhere)
         targets: list[Target] = []
         for one in routed:
             targets += targets_of(one, "")

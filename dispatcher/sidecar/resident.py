@@ -27,6 +27,7 @@ from aiohttp import web
 
 from dispatcher.sidecar import calls, pod
 from dispatcher.sidecar.calls import Call, Reply, Unframer, Use, frame
+from dispatcher.sidecar.elsewhere import read_stores
 from dispatcher.sidecar.run_course import (
     Finished,
     Finisher,
@@ -77,7 +78,8 @@ class Resident:
         self._place = place
         self._plan = pod.read_plan(place)
         self._inputs = Stores(_settings(place, environ, "PENSTOCK_POD_STORE_IN", "/oscar/store-in"))
-        self._outputs = Stores(_settings(place, environ, "PENSTOCK_POD_STORE", place.store))
+        others = read_stores(place.stores)
+        self._outputs = Stores(_settings(place, environ, "PENSTOCK_POD_STORE", place.store), others)
         self._slots = [
             Slot(f"{root}/{number}", seen.replace("{slot}", str(number)), grace_s=grace_s) for number in range(slots)
         ]

@@ -15,16 +15,16 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, NamedTuple
 
 import msgspec
 
 from dispatcher.sidecar import environment, events, pod
 from dispatcher.sidecar.answer import write_answer
 from dispatcher.sidecar.calls import QUOTED_BYTES, Call
-from dispatcher.sidecar.elsewhere import other_stores
+from dispatcher.sidecar.elsewhere import OtherStores
 from dispatcher.sidecar.events import ItemInput, ObjectRef, Shape
 from dispatcher.sidecar.files import Lineage, Prepared, Published
 from dispatcher.sidecar.logs import LOG_LIMIT
@@ -35,7 +35,7 @@ from dispatcher.sidecar.turns import Outcome
 from dispatcher.sidecar.verdict import NAMED, judge, verdict
 from penstock.clock import now_ms
 from penstock.errors import NotFound, PenstockError
-from penstock.model import ErrorClass, ItemResult, JobItem, JobPlan, ObjectInfo
+from penstock.model import ErrorClass, ItemResult, JobItem, JobPlan, ObjectInfo, OtherStore
 from penstock.model.job import EXIT_PUBLISH
 from penstock.tracing import traceparent
 
@@ -44,12 +44,20 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _SPOOL_BYTES = 1024 * 1024
 
 
-class Stores:
-    """Connections to the object store, lent to one thread at a time. `settings` None = there is no store account."""
+class Lent(NamedTuple):
+    own: S3
+    others: OtherStores
 
-    def __init__(self, settings: Settings | None) -> None:
+
+class Stores:
+    """Connections to the object store and to others, lent to one thread at a time. `settings` None = there is no store
+    account. `told` = the other stores.
+    """
+
+    def __init__(self, settings: Settings | None, told: Mapping[str, OtherStore] | None = None) -> None:
         self._settings = settings
-        self._idle: list[S3] = []
+        self._told = told or {}
+        self._idle: list[Lent] = []
         self._lock = threading.Lock()
 
     @property
@@ -57,24 +65,24 @@ class Stores:
         return self._settings is not None
 
     @property
-    def patience_s(self) -> float:
-        """Seconds of trying what may pass."""
-        return 0.0 if self._settings is None else self._settings.patience_s
+    def elsewhere(self) -> Collection[str]:
+        """The other stores that outputs can be sent to."""
+        return self._told.keys()
 
     @contextmanager
-    def lent(self) -> Iterator[S3]:
+    def lent(self) -> Iterator[Lent]:
         """Raises InvalidInput: there is no account."""
         with self._lock:
-            store = self._idle.pop() if self._idle else None
-        if store is None:
+            lent = self._idle.pop() if self._idle else None
+        if lent is None:
             if self._settings is None:
                 raise PenstockError("this pod has no account of the object store")
-            store = S3(self._settings)
+            lent = Lent(S3(self._settings), OtherStores(self._told, self._settings.patience_s))
         try:
-            yield store
+            yield lent
         finally:
             with self._lock:
-                self._idle.append(store)
+                self._idle.append(lent)
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -131,7 +139,7 @@ def furnish(plan: JobPlan, call: Call, staged: Staged, place: Folder, inputs: St
             os.unlink(path)
         path = ""
     elif given.object is not None:
-        with inputs.lent() as store:
+        with inputs.lent() as (store, _):
             _download(store, given.object, path)
     elif given.payload is not None:
         write(path, given.payload)
@@ -196,9 +204,8 @@ class Finisher(Publisher):
     """After the script: publishes as `output` does, one run at a time and thread."""
 
     def __init__(self, place: pod.Places, plan: JobPlan, stores: Stores) -> None:
-        """Raises OSError, InvalidInput: the keys of other stores cannot be read."""
         self._stores = stores
-        self._others = other_stores(place.stores, stores.patience_s)
+        self._elsewhere = stores.elsewhere
         self._place = place
         self._plan = plan
 
@@ -254,7 +261,7 @@ class Finisher(Publisher):
             return Published((), prepared.missing)
         lineage = Lineage(invocation=item.invocation, input=item.trigger.identity, hops=0, trace=item.traceparent)
         try:
-            with self._stores.lent() as self._store:
+            with self._stores.lent() as (self._store, self._others):
                 return self._publish(folder, prepared, item, lineage)
         except PenstockError as error:
             named = tuple(f"{target.name} was not uploaded: {error}" for target in prepared.targets)
@@ -263,7 +270,7 @@ class Finisher(Publisher):
     def keep_log(self, number: int, call: Call, *, dropped: bool) -> None:
         """Archive the output beyond the pod. Blocks. What cannot be kept is lost, which fails nothing."""
         if self._stores.there and _size(f"{self._place.item(number)}/log"):
-            with self._stores.lent() as self._store:
+            with self._stores.lent() as (self._store, _):
                 self._archive(number, item_of(call), dropped=dropped)
 
 

@@ -316,7 +316,10 @@ def _trust(ca: str, *, verified: bool) -> ssl.SSLContext:
 
     try:
         if not verified:
-            return ssl._create_unverified_context()  # noqa: S323, SLF001 - the user's own word; the module's way to it
+            blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            blind.check_hostname = False
+            blind.verify_mode = ssl.CERT_NONE
+            return blind
         if ca.lstrip().startswith("-----BEGIN"):
             return ssl.create_default_context(cadata=ca)
         return ssl.create_default_context(cafile=ca or None)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from dispatcher.sidecar.elsewhere import OtherStores, other_stores
+from dispatcher.sidecar.elsewhere import OtherStores, read_stores
 from penstock.errors import InvalidInput, NotFound
 from penstock.model import ErrorClass, ItemResult, OtherStore, StorageIO
-from tests.sidecar.pods import LocalPod, Shop, opened_shop, started
-from tests.testbed.minio import Minio
+from tests.sidecar.pods import LocalPod, Shop, started
 
 FAR = OtherStore(endpoint="https://far.example.org", region="us-east-1", access_key="a", secret_key="b" * 20)
 COPY = 'cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/"'
-
-
-@pytest.fixture
-async def shop(minio: Minio, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
-    number = abs(hash(request.node.nodeid)) % 10**10
-    async with opened_shop(minio, f"else-{number}") as made:
-        yield made
 
 
 def archive(shop: Shop, **changes: Any) -> dict[str, OtherStore]:
@@ -93,13 +84,13 @@ async def test_a_store_without_keys_is_refused_by_name(shop: Shop, tmp_path: Pat
 def test_keys_that_cannot_be_read_are_refused_without_their_text(tmp_path: Path) -> None:
     (tmp_path / "stores.json").write_bytes(b'{"s3.archive": {"secret_key": "hush"}}')
     with pytest.raises(InvalidInput) as refused:
-        other_stores(str(tmp_path), 1)
+        read_stores(str(tmp_path))
     assert "hush" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
 def test_without_a_mount_there_is_no_other_store(tmp_path: Path) -> None:
-    assert not other_stores(str(tmp_path / "none"), 1).names
+    assert not read_stores(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,11 @@ import pytest
 from penstock.errors import NotFound
 from penstock.model import SYSTEM_BUCKET, BucketEvent, ErrorClass, StorageIO, Submission
 from penstock.model.objects import answer_key, payload_key, result_key
-from tests.sidecar.pods import LocalPod, Shop, opened_shop, started
-from tests.testbed.minio import Minio
+from tests.sidecar.pods import LocalPod, Shop, started
 
 pytestmark = pytest.mark.components
 SHELLS = [("dash",), ("bash", "--posix"), ("busybox", "sh")]
 COPY = 'cp "$INPUT_FILE_PATH" "$TMP_OUTPUT_DIR/"'
-
-
-@pytest.fixture
-async def shop(minio: Minio, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
-    number = abs(hash(request.node.nodeid)) % 10**10
-    async with opened_shop(minio, f"hand-{number}") as made:
-        yield made
 
 
 class Hands:
