@@ -7,15 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.model import Function, OtherStore, StorageIO
+from penstock.model import Function, OtherStore
+from penstock.model.function import SPEAKS_S3
 
-#: Provider types that speak S3.
-KINDS = frozenset({"minio", "s3"})
 _REGION = "us-east-1"
-
-
-def reference(entry: StorageIO) -> str:
-    return f"{entry.provider}.{entry.provider_id}"
 
 
 def other_stores(function: Function) -> dict[str, OtherStore]:
@@ -24,12 +19,12 @@ def other_stores(function: Function) -> dict[str, OtherStore]:
     """
     found: dict[str, OtherStore] = {}
     for entry in function.outputs:
-        if entry.own_store or entry.provider not in KINDS or reference(entry) in found:
+        if entry.own_store or entry.provider not in SPEAKS_S3 or entry.reference in found:
             continue
         fields = function.storage_providers.get(entry.provider, {}).get(entry.provider_id, {})
         store = _store(entry.provider, fields)
         if store is not None:
-            found[reference(entry)] = store
+            found[entry.reference] = store
     return found
 
 

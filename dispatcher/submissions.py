@@ -17,25 +17,22 @@ MOST = 64
 class Submissions:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._count = 0
         self._of: Counter[str] = Counter()
 
     def begin(self, function_uid: str) -> None:
-        self._count += 1
         self._of[function_uid] += 1
 
     def end(self, function_uid: str) -> None:
-        self._count -= 1
         self._of[function_uid] -= 1
         if not self._of[function_uid]:
             del self._of[function_uid]
 
     def __len__(self) -> int:
-        return self._count
+        return self._of.total()
 
     def of(self, function_uid: str) -> int:
         return self._of[function_uid]
 
     @property
     def full(self) -> bool:
-        return self._count >= self._most
+        return len(self) >= self._most

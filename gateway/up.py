@@ -19,12 +19,13 @@ from typing import Any, Self
 import structlog
 
 from gateway.embedded import Embedded
+from penstock.collector import spare_collector
 from penstock.observability import configure_logging
 from penstock.settings import Settings, load, override
 
 log = structlog.get_logger("gateway.up")
 
-#: New objects after which the garbage collector looks at them; Python's own 700 are a fraction of one list's items.
+#: New objects after which the garbage collector looks at them: what comes and goes with items is free of cycles.
 _COLLECT_AFTER = 20_000
 
 
@@ -94,7 +95,7 @@ async def _live(platform: Embedded, signals: _Signals, options: UpOptions, drain
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if ready in done and running not in done:
             log.info("everything is up", action="ready", address=platform.address, data=str(platform.data))
-            _spare_collector()
+            spare_collector(_COLLECT_AFTER)
             if options.announce is not None:
                 options.announce(platform.address, platform.data)
             if options.announce_s3 is not None and platform.services.s3 is not None:
@@ -110,15 +111,6 @@ async def _live(platform: Embedded, signals: _Signals, options: UpOptions, drain
             task.cancel()
         await asyncio.gather(ready, stop, running, return_exceptions=True)
     return 0
-
-
-def _spare_collector() -> None:
-    """What is loaded by now stays for the whole life, so it need not be looked through again and again; and what comes
-    and goes with items is free of cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
 
 
 async def _drain(platform: Embedded, signals: _Signals, seconds: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 import structlog
 
 from penstock import version_text
+from penstock.collector import spare_collector
 from penstock.errors import InvalidInput, PenstockError
 from penstock.observability import configure_logging
 from penstock.settings import Settings, load
@@ -93,7 +93,7 @@ class Program:
                 verdict = f"the settings can be used{f': {work.found}' if work.found else ''}"
                 print(verdict)  # noqa: T201 - the answer to a question
                 return OK
-            _spare_collector()
+            spare_collector(_COLLECT_AFTER)
             asyncio.run(work.serve())
             log.info("stopped", action="stopped", service=self.module)
         except InvalidInput as error:
@@ -103,13 +103,6 @@ class Program:
         except KeyboardInterrupt:
             pass  # it came before the service could take it for its end, which it is
         return OK
-
-
-def _spare_collector() -> None:
-    """What is loaded by now stays for the whole life, so it need not be looked through again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
 
 
 async def until_signal(work: Coroutine[Any, Any, None], stop: Callable[[], None] | None = None) -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+
+from penstock.errors import PenstockError
+
+T = TypeVar("T")
 
 log = structlog.get_logger("penstock.tasks")
 
@@ -57,6 +61,17 @@ class Supervisor:
             elif not task.cancelled() and (error := task.exception()) is not None:
                 log.error("task failed while stopping", action="task_failed", task=name, error=repr(error))
         self._tasks.clear()
+
+
+def settle(asked: asyncio.Future[T], became: T | PenstockError) -> None:
+    """Answer whoever asked, or raise there what went wrong, unless it was answered or given up before."""
+    if asked.done():
+        return
+    if isinstance(became, PenstockError):
+        asked.set_exception(became)
+        asked.exception()  # whoever asked may have been cancelled meanwhile
+    else:
+        asked.set_result(became)
 
 
 async def every(seconds: float, turn: Callable[[], Awaitable[object]], *, wake: asyncio.Event | None = None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from penstock.errors import PenstockError, Unavailable
+from penstock.tasks import settle
 from scaler.records import State
 from scaler.store import Store
 
@@ -73,7 +74,7 @@ class Journal:
             raise
         finally:
             for (_, done), became in zip(taken, outcome, strict=False):
-                _settle(done, became)
+                settle(done, became)
 
     async def _save(self, state: State) -> None:
         if state is self._state or state == self._state:
@@ -109,13 +110,3 @@ class Turn:
     async def write(self, state: State) -> None:
         """Raises as `Store.save`."""
         await self._journal._save(state)  # noqa: SLF001 - two halves of one thing
-
-
-def _settle(done: asyncio.Future[State], became: State | PenstockError) -> None:
-    if done.done():
-        return
-    if isinstance(became, PenstockError):
-        done.set_exception(became)
-        done.exception()  # whoever asked may have been cancelled meanwhile
-    else:
-        done.set_result(became)

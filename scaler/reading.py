@@ -18,6 +18,7 @@ from penstock.adapters.kubernetes import KubernetesClient
 from penstock.adapters.kubernetes.trouble import Expired
 from penstock.adapters.kubernetes.watching import PAGE, ListOf
 from penstock.errors import Corrupt, PenstockError, Unavailable
+from penstock.tasks import settle
 from scaler.kube import BoundObject, bound_pod
 from scaler.model import Pod, PodKind
 
@@ -143,7 +144,7 @@ class NodeReads:
             self._waiting = [*(one for one in taken if not one[1].done()), *self._waiting]
             raise
         for name, answer in taken:
-            _settle(answer, found[name])
+            settle(answer, found[name])
 
     async def _told(self, name: str) -> Fresh | PenstockError:
         return (await self._list([name]))[name]
@@ -163,13 +164,3 @@ class NodeReads:
         except PenstockError as error:
             return dict.fromkeys(names, error)
         return {name: Fresh(asked_ms=asked, pods=tuple(found[name])) for name in names}
-
-
-def _settle(answer: asyncio.Future[Fresh], became: Fresh | PenstockError) -> None:
-    if answer.done():
-        return
-    if isinstance(became, PenstockError):
-        answer.set_exception(became)
-        answer.exception()  # whoever asked may have been cancelled meanwhile
-    else:
-        answer.set_result(became)

@@ -31,7 +31,7 @@ from scaler.recheck import recheck, recheck_starts
 from scaler.records import Pending
 from scaler.safety import judge
 from scaler.timing import Timing
-from scaler.together import Together
+from scaler.together import Call, Together
 from scaler.world import World
 
 log = structlog.get_logger("scaler")
@@ -314,8 +314,11 @@ class Sender:
         )
 
     async def _power_off(self, order: NodeOrder, node: Node, pool: Pool, seen: Fresh) -> None:
-        driver, call, kind = self._drivers[pool.driver], self._drivers[pool.driver].remove, "remove"
-        if order.kind is not OrderKind.REMOVE:
+        driver = self._drivers[pool.driver]
+        call: Call
+        if order.kind is OrderKind.REMOVE:
+            call, kind = driver.remove, "remove"
+        else:
             # What did not go off when it was asked to is cut off.
             how = StopHow.HARD if node.failures_off else StopHow.SOFT
             call, kind = partial(driver.stop, how=how), f"stop {how.value}"

@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.errors import PenstockError, Unavailable
 from penstock.ports import NodeTarget, OrderAnswer, Outcome
+from penstock.tasks import settle
 
 Call = Callable[[Sequence[NodeTarget]], Awaitable[list[OrderAnswer]]]
 
@@ -78,12 +79,10 @@ async def _is_ready(entry: _Entry) -> bool:
     try:
         goes = not entry.outcome.done() and await entry.ready()
     except PenstockError as error:
-        if not entry.outcome.done():
-            entry.outcome.set_exception(error)
-            entry.outcome.exception()  # whoever asked may have been cancelled meanwhile
+        settle(entry.outcome, error)
         return False
-    if not goes and not entry.outcome.done():
-        entry.outcome.set_result(None)
+    if not goes:
+        settle(entry.outcome, None)
     return goes
 
 

@@ -52,7 +52,7 @@ def service_of(function: Function) -> Json:
 
 
 def _entry(entry: StorageIO) -> Json:
-    told: Json = {"storage_provider": f"{entry.provider}.{entry.provider_id}", "path": entry.path}
+    told: Json = {"storage_provider": entry.reference, "path": entry.path}
     return told | {name: list(words) for name, words in (("prefix", entry.prefix), ("suffix", entry.suffix)) if words}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -69,14 +70,7 @@ def function_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:
     values = secret_values(plan)
     if not values:
         return None
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": _metadata(plan, settings),
-        "immutable": True,
-        "data": {name: base64.b64encode(value.encode()).decode() for name, value in values.items()},
-    }
+    return secret_of(_metadata(plan, settings), {name: value.encode() for name, value in values.items()})
 
 
 def stores_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:
@@ -84,13 +78,19 @@ def stores_secret(plan: JobPlan, settings: KubernetesSettings) -> Json | None:
     if not plan.stores:
         return None
     metadata = _metadata(plan, settings)
+    named = {**metadata, "name": stores_name(metadata["name"])}
+    return secret_of(named, {"stores.json": encode_items(plan.stores)})
+
+
+def secret_of(metadata: Json, values: Mapping[str, bytes]) -> Json:
+    """A Secret that never changes."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {**metadata, "name": stores_name(metadata["name"])},
+        "metadata": metadata,
         "immutable": True,
-        "data": {"stores.json": base64.b64encode(encode_items(plan.stores)).decode()},
+        "data": {name: base64.b64encode(value).decode() for name, value in values.items()},
     }
 
 
@@ -161,7 +161,7 @@ def scrubbed(plan: JobPlan) -> str:
 
 
 def _output(output: StorageIO) -> Json:
-    entry: Json = {"storage_provider": f"{output.provider}.{output.provider_id}", "path": output.path}
+    entry: Json = {"storage_provider": output.reference, "path": output.path}
     for name, words in (("prefix", output.prefix), ("suffix", output.suffix)):
         if words:
             entry[name] = list(words)

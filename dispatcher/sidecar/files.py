@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from penstock.model import ObjectInfo, OutputObject, StorageIO
+from penstock.model.function import SPEAKS_S3
 from penstock.model.objects import META_CHECKSUM, META_HOPS, META_INPUT, META_INVOCATION, META_TRACE
 
 #: The product's own store.
@@ -95,7 +96,7 @@ class Routed(msgspec.Struct, frozen=True):
 
 def provider_of(output: StorageIO) -> str:
     """How an output's store is named: every spelling of the own one is the same."""
-    return OWN if output.own_store else f"{output.provider}.{output.provider_id}"
+    return OWN if output.own_store else output.reference
 
 
 def walk(root: str) -> Walk:
@@ -210,7 +211,7 @@ def targets_of(routed: Routed, checksum: str) -> list[Target]:
 
 def _unavailable(name: str, output: StorageIO) -> str:
     what = f"{name} was not uploaded to {provider_of(output)}:{output.path}"
-    if output.provider not in {"minio", "s3"}:
+    if output.provider not in SPEAKS_S3:
         return f"{what}: outputs can go to stores that speak S3 (minio, s3), and {output.provider} is none"
     endpoint = "endpoint, " if output.provider == "minio" else ""
     return (

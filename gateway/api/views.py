@@ -90,7 +90,7 @@ def function(defined: Function, caller: Caller, phases: Mapping[Phase, int]) -> 
 
 def _storage(entry: StorageIO) -> dict[str, object]:
     return {
-        "provider": f"{entry.provider}.{entry.provider_id}",
+        "provider": entry.reference,
         "path": entry.path,
         "prefix": list(entry.prefix),
         "suffix": list(entry.suffix),

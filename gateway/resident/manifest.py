@@ -9,7 +9,6 @@ The key that the gateway proves itself with is in a Secret that only the sidecar
 
 from __future__ import annotations
 
-import base64
 import copy
 import hashlib
 import math
@@ -20,7 +19,7 @@ from typing import Any
 import msgspec
 
 from dispatcher.kubernetes.checks import check_shared
-from dispatcher.kubernetes.files import FUNCTION_API, function_files, function_secret, stores_secret
+from dispatcher.kubernetes.files import FUNCTION_API, function_files, function_secret, secret_of, stores_secret
 from dispatcher.kubernetes.manifest import (
     LABEL_GENERATION,
     LABEL_KIND,
@@ -109,14 +108,7 @@ def files(function: Function, settings: KubernetesSettings) -> list[Json]:
 
 
 def key_secret(function: Function, settings: KubernetesSettings, key: str) -> Json:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": _metadata(function, settings, key_name(function), KIND_KEY),
-        "immutable": True,
-        "data": {"token": base64.b64encode(key.encode()).decode()},
-    }
+    return secret_of(_metadata(function, settings, key_name(function), KIND_KEY), {"token": key.encode()})
 
 
 def deployment(function: Function, settings: KubernetesSettings, shape: Shape, *, replicas: int) -> Json:

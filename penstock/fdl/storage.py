@@ -167,4 +167,4 @@ def warn_unresolved(io: StorageIO, providers: Providers, at: At, *, is_input: bo
     """Warn about a provider whose entry is not in the file: nothing can be sent there without its keys."""
     if not (io.own_store or io.provider_id in providers.get(io.provider, {})):
         follows = "nothing is known of it" if is_input else "outputs there will be refused"
-        at.warn(f"'{io.provider}.{io.provider_id}' has no entry in `storage_providers`; {follows}")
+        at.warn(f"'{io.reference}' has no entry in `storage_providers`; {follows}")

@@ -9,6 +9,8 @@ import msgspec
 
 #: Provider types whose objects live in the product's own store (embedded: the data folder; production: MinIO).
 OWN_STORE = frozenset({"minio", "local"})
+#: Provider types whose stores speak S3, so that outputs can be sent to them.
+SPEAKS_S3 = frozenset({"minio", "s3"})
 
 DAY_S = 24 * 3600
 
@@ -24,6 +26,11 @@ class StorageIO(msgspec.Struct, frozen=True, kw_only=True):
     #: On outputs: which relative names go here. On inputs: which names below the folder trigger.
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """How FDL refers to the store, id included."""
+        return f"{self.provider}.{self.provider_id}"
 
     @property
     def own_store(self) -> bool:

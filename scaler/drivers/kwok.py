@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.kubernetes import KubernetesClient
-from penstock.adapters.kubernetes.client import encode
+from penstock.adapters.kubernetes.client import META_LIST, encode
 from penstock.adapters.kubernetes.watching import ListMeta
 from penstock.errors import AlreadyExists, Closed, Conflict, Corrupt, NotFound, Unsupported
 from penstock.ports import (
@@ -35,8 +35,6 @@ NODES = "/api/v1/nodes"
 DRIVER_LABEL = "penstock.dev/driver"
 KEY_ANNOTATION = "penstock.dev/order"
 _PLAYED = {"kwok.x-k8s.io/node": "fake"}
-#: A list of what objects are called, without the objects.
-_META_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 1000
 
 
@@ -176,7 +174,7 @@ class KwokProvider:
             params = {"labelSelector": f"{DRIVER_LABEL}={self._name}", "limit": str(_PAGE)}
             if after:
                 params["continue"] = after
-            data = await self._client.request("GET", NODES, params=params, accept=_META_LIST)
+            data = await self._client.request("GET", NODES, params=params, accept=META_LIST)
             try:
                 page = self._decode_page(data)
             except msgspec.DecodeError as error:

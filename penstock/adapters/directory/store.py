@@ -26,6 +26,8 @@ from penstock.model.buckets import check_bucket
 from penstock.ports import StoreCapabilities
 
 T = TypeVar("T")
+#: Of the files of one turn, in their order. The class below has a method named `list`.
+Answers = list[Answer]
 
 #: Looking at this many files is cheaper than a hop to a thread.
 _FEW = 8
@@ -66,7 +68,7 @@ class DirectoryStore:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="directory-store")
         #: To be moved in this turn of the loop.
         self._moves: list[tuple[Move, asyncio.Future[Answer]]] = []
-        self._turns: set[asyncio.Task[None]] = set()
+        self._turns: set[asyncio.Future[Answers]] = set()
         #: What the sync of one file took last (s).
         self._sync_s = 0.0
         self._closed = False
@@ -232,32 +234,27 @@ class DirectoryStore:
                     future.set_exception(error)
                 raise
             futures = [future for _, future in part]
+            work: asyncio.Future[Answers]
             if len(part) <= _ONE_HOP:
                 work = asyncio.get_running_loop().run_in_executor(self._threads, self._engine.finish_moves, turn)
-                work.add_done_callback(functools.partial(_tell, futures))
-                continue
-            task = asyncio.create_task(self._move_together(turn, futures), name="directory store: move")
-            self._turns.add(task)
-            task.add_done_callback(self._turns.discard)
+            else:
+                work = asyncio.create_task(self._move_together(turn), name="directory store: move")
+                self._turns.add(work)
+                work.add_done_callback(self._turns.discard)
+            work.add_done_callback(functools.partial(_tell, futures))
 
-    async def _move_together(self, turn: Turn, futures: Sequence[asyncio.Future[Answer]]) -> None:
+    async def _move_together(self, turn: Turn) -> Answers:
         loop = asyncio.get_running_loop()
         try:
-            try:
-                each = _SYNCS if self._sync_s < _SLOW_S else _SYNCS_SLOW
-                parts = [turn.movings[start : start + each] for start in range(0, len(turn.movings), each)]
-                syncs = [loop.run_in_executor(self._threads, self._sync, part) for part in parts]
-                self._sync_s = max(await asyncio.gather(*syncs))
-                self._engine.place_moves(turn)
-                await loop.run_in_executor(self._threads, self._engine.confirm_moves, turn)
-            finally:
-                answers = self._engine.end_moves(turn)
-        except BaseException as error:  # a bug: whoever waits must hear of it
-            for future in futures:
-                future.set_exception(error)
-            raise
-        for future, answer in zip(futures, answers, strict=True):
-            future.set_result(answer)
+            each = _SYNCS if self._sync_s < _SLOW_S else _SYNCS_SLOW
+            parts = [turn.movings[start : start + each] for start in range(0, len(turn.movings), each)]
+            syncs = [loop.run_in_executor(self._threads, self._sync, part) for part in parts]
+            self._sync_s = max(await asyncio.gather(*syncs))
+            self._engine.place_moves(turn)
+            await loop.run_in_executor(self._threads, self._engine.confirm_moves, turn)
+        finally:
+            answers = self._engine.end_moves(turn)
+        return answers
 
     def _sync(self, movings: Sequence[Moving]) -> float:
         """Returns the seconds that each took."""
@@ -306,8 +303,8 @@ async def _patiently(future: asyncio.Future[T], abort: copying.Flag) -> T:
         raise
 
 
-def _tell(futures: Sequence[asyncio.Future[Answer]], work: asyncio.Future[list[Answer]]) -> None:
-    error = work.exception()
+def _tell(futures: Sequence[asyncio.Future[Answer]], work: asyncio.Future[Answers]) -> None:
+    error = asyncio.CancelledError() if work.cancelled() else work.exception()
     for index, future in enumerate(futures):
         if error is not None:
             future.set_exception(error)

@@ -30,6 +30,7 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 #: Metadata only: what is created or looked up is rarely needed back as a whole.
 META_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+META_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 encode = msgspec.json.Encoder().encode
 #: Longest that `close` waits for the last sockets.
