@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -33,19 +32,19 @@ from dispatcher.kubernetes import KubernetesSettings
 from dispatcher.kubernetes.configuration import runner_settings
 from dispatcher.kubernetes.template import JobTemplate
 from penstock.adapters.kubernetes import KubernetesClient
+from penstock.adapters.kubernetes.client import META_LIST
 from penstock.model import Function, Resources
 from penstock.settings import Settings
 from tests.dispatcher_service.support import Program, Stage
 from tests.kubernetes import support as cluster
 from tests.kubernetes.plans import plan
 from tests.testbed.bed import Bed
+from tests.testbed.prometheus import total
 
 IN_FLIGHT = 32
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 APPEND = 5000
-#: Only names and the like of a list's objects.
-META_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 # How long is waited, in seconds; nothing of it is part of a figure.
 BED_S = 600
@@ -79,8 +78,7 @@ async def metric(program: Program, name: str) -> float:
         return 0.0
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(PROBE_S):
-            text = (await program.probe("/metrics"))[1]
-            return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
+            return total((await program.probe("/metrics"))[1], name)
     return 0.0
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.deadlines import Stalled, reached, within
 from benchmarks.harness import Report, main, median, percentile
 from penstock.adapters.kubernetes import KubernetesClient, from_kubeconfig
 from scaler.configuration import parse_fleet
@@ -159,28 +160,29 @@ class Run:
     scaler: ScalerProcess
 
     async def until(self, what: str, left: Callable[[], int], *, seconds: float = LIMIT_S) -> None:
-        """Wait until nothing of `what` is left. Ends the benchmark with a sentence at the deadline, when nothing moves
-        for `STALL_S`, and when the scaler ends.
+        """Wait until nothing of `what` is left. Raises Stalled at the deadline, when nothing moves for `STALL_S`, and
+        when the scaler ends.
         """
-        began = moved = told = time.monotonic()
-        least = left()
-        while (now_left := left()) > 0:
-            now = time.monotonic()
-            if now_left < least:
-                least, moved = now_left, now
+        whole, began = left(), time.monotonic()
+        told = began
+
+        async def gone() -> float:
+            nonlocal told
+            now, still = time.monotonic(), left()
             if now - told > TELL_S:
                 told = now
-                print(f"    after {now - began:.0f} s: {now_left} {what}", flush=True)
+                print(f"    after {now - began:.0f} s: {still} {what}", flush=True)
             if self.scaler.ended:
                 last = "".join(self.scaler.other[-5:]).strip() or str(self.scaler.said[-1:])
-                sys.exit(f"the scaler ended after {now - began:.0f} s, with {now_left} {what}: {last}")
-            if now - began > seconds or now - moved > STALL_S:
-                still = f"for {now - moved:.0f} s nothing moved" if now - moved > STALL_S else "time is up"
-                why = "; ".join(str(one.get("error", one)) for one in self.scaler.actions("order_waits")[-1:])
-                sys.exit(
-                    f"after {now - began:.0f} s: {now_left} {what}, and {still}. Orders that wait: {why or 'none'}"
-                )
-            await asyncio.sleep(0.1)
+                raise Stalled(f"the scaler ended after {now - began:.0f} s, with {still} {what}: {last}")
+            return whole - still
+
+        async with within(seconds, f"there are no {what}"):
+            await reached(f"{what}, gone", gone, whole, pause_s=0.1, quiet_s=STALL_S, why=self._waiting_orders)
+
+    def _waiting_orders(self) -> str:
+        why = "; ".join(str(one.get("error", one)) for one in self.scaler.actions("order_waits")[-1:])
+        return f"orders that wait: {why or 'none'}"
 
 
 async def _there_and_back(report: Report, run: Run, pods: int) -> None:
@@ -188,7 +190,7 @@ async def _there_and_back(report: Report, run: Run, pods: int) -> None:
     began = time.monotonic()
     await create_pods(run.client, "bench", pods)
     created = time.monotonic() - began
-    await run.until("pods do not run yet", lambda: pods - len(watcher.bound))
+    await run.until("pods that do not run yet", lambda: pods - len(watcher.bound))
     up = len(watcher.nodes)
     report.add(
         "up_s", time.monotonic() - began, "s", beside=f"0 to {up} nodes, {pods} pods running; made in {created:.0f} s"
@@ -212,7 +214,7 @@ async def _back(report: Report, run: Run) -> None:
     needed = set(staying.values())
     await delete_pods(run.client, "bench", selector="!stays")
     deleted = time.monotonic() - began
-    await run.until("nodes without work are left", lambda: len(watcher.nodes.keys() - needed))
+    await run.until("nodes without work", lambda: len(watcher.nodes.keys() - needed))
     emptied = time.monotonic() - began
     lost = [uid for uid, node in staying.items() if watcher.bound.get(uid) != node]
     report.add(
@@ -222,7 +224,7 @@ async def _back(report: Report, run: Run) -> None:
         beside=f"{whole} nodes to the {len(needed)} with work; pods deleted in {deleted:.0f} s of it",
     )
     await delete_pods(run.client, "bench")
-    await run.until("nodes are left", lambda: len(watcher.nodes))
+    await run.until("nodes", lambda: len(watcher.nodes))
     report.add("back_to_zero_s", time.monotonic() - began, "s", beside=f"{whole} nodes to none")
     report.add(
         "pods_killed",
@@ -268,13 +270,13 @@ async def _singles(run: Run, *, count: int) -> list[float]:
         uids, before = set(watcher.pods), set(watcher.made_at)
         await create_pods(run.client, "bench", 1, prefix=f"single-{number}", cpu="31", labels={"stays": "yes"})
         bound = partial(_unbound, watcher, uids)
-        await run.until("pods that need a node of their own wait", bound, seconds=300)
+        await run.until("pods that wait for a node of their own", bound, seconds=300)
         (pod,) = watcher.pods.keys() - uids
         made = [watcher.made_at[uid] for uid in watcher.made_at.keys() - before]
         if made and pod in watcher.unschedulable_at:  # else a node had room for it after all
             took.append(min(made) - watcher.unschedulable_at[pod])
     if not took:
-        sys.exit(f"none of {count} pods needed a node of its own, so nothing was measured")
+        raise Stalled(f"none of {count} pods needed a node of its own, so nothing was measured")
     return took
 
 

@@ -34,6 +34,7 @@ from tests.testbed.images import BUSYBOX, PROJECT
 from tests.testbed.links import Address
 from tests.testbed.paths import REPOSITORY
 from tests.testbed.probe import http_ok
+from tests.testbed.prometheus import total
 
 CRD = REPOSITORY / "helm" / "penstock" / "crds" / "functions.yaml"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -129,9 +130,7 @@ class Process:
     async def metric(self, name: str) -> float:
         """Sum of a metric over its labels, 0 = not there."""
         async with aiohttp.ClientSession() as session, session.get(f"http://{self.probes}/metrics") as answer:
-            text = await answer.text()
-        found = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
-        return sum(float(value) for _, value in found)
+            return total(await answer.text(), name)
 
     def tail(self) -> str:
         return self.output.read_text(errors="replace")[-4000:] if self.output.exists() else ""

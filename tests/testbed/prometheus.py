@@ -84,3 +84,14 @@ class Prometheus(Component):
             response.raise_for_status()
             found: list[dict[str, Any]] = (await response.json())["data"]["result"]
             return found
+
+
+def samples(text: str) -> dict[str, float]:
+    """What a service tells of itself: every sample by its name and labels, as the text has them."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def total(text: str, name: str) -> float:
+    """Sum of a metric over its labels, 0 = it is not there."""
+    return sum(value for sample, value in samples(text).items() if sample == name or sample.startswith(f"{name}{{"))

@@ -16,6 +16,7 @@ import aiohttp
 
 from tests.scaler.cluster.whole import until
 from tests.testbed.paths import REPOSITORY
+from tests.testbed.prometheus import samples
 
 #: What callers of its interface must show.
 WORD = "the word of the test"
@@ -63,9 +64,7 @@ class ScalerProcess:
     async def metrics(self) -> dict[str, float]:
         """Every sample by its name and labels, as the text has them."""
         async with aiohttp.ClientSession() as http, http.get(f"{self.address('start')}/metrics") as answer:
-            text = await answer.text()
-        samples = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
-        return {name: float(value) for name, _, value in samples}
+            return samples(await answer.text())
 
     def peak_mb(self) -> float:
         """The most memory that it ever had resident."""
